@@ -1,0 +1,1 @@
+"""One technology per file: here, and nowhere else, foreign errors become ours."""

@@ -1,0 +1,166 @@
+"""Domain errors: what is wrong, and with what. None of them knows HTTP; `web/errors.py` maps them.
+
+RegistryError
+├── RequestInvalid            the caller's request cannot mean anything
+│   ├── NameInvalid           a model, repository or tag name
+│   ├── DigestInvalid         a digest's spelling or algorithm
+│   ├── DigestMismatch        bytes that are not those of their digest
+│   ├── SizeInvalid           a length that disagrees with the bytes
+│   ├── TooLarge              a body or document over its limit
+│   ├── GgufInvalid           a file that is not a GGUF we accept
+│   ├── TemplateInvalid       a Go template that does not parse
+│   ├── ModelfileInvalid      a Modelfile that does not parse
+│   └── ManifestInvalid       a manifest's JSON, schema or media type
+│       └── ManifestBlobUnknown   it refers to a blob or manifest that is not here
+├── NotFound                  the thing named is not here (or not for this caller)
+│   ├── ModelUnknown  ├── RepositoryUnknown  ├── ManifestUnknown
+│   ├── BlobUnknown   └── UploadUnknown
+├── Conflict                  it is here, but not in a state that allows this
+│   ├── UploadOutOfOrder      a chunk that does not start where the last one ended
+│   └── BlobInUse             a manifest still refers to it
+├── Unsupported               an operation this server does not offer
+├── Unavailable               try again later: a worker, a lock, a queue
+├── StorageFull               no space left for the bytes
+├── OperationFailed           work that was begun and cannot be finished
+└── UpstreamFailed            another registry's fault
+    ├── UpstreamUnknown       it does not have the thing
+    ├── UpstreamRefused       it will not let us, or we will not go there
+    └── UpstreamUnreachable   no answer
+"""
+
+
+class RegistryError(Exception):
+    """Root of every error that is the domain's own. `str()` is a sentence fit for the caller."""
+
+
+class RequestInvalid(RegistryError):
+    """The request cannot mean anything; nothing was done."""
+
+
+class NameInvalid(RequestInvalid):
+    """A name outside the grammar of `core/names.py`."""
+
+
+class DigestInvalid(RequestInvalid):
+    """A digest whose spelling or algorithm is not accepted."""
+
+
+class DigestMismatch(RequestInvalid):
+    """Bytes that hash to something else than the caller said; none of them is kept."""
+
+    def __init__(self, expected: str, got: str) -> None:
+        super().__init__(f'digest mismatch, expected "{expected}", got "{got}"')
+        self.expected = expected
+        self.got = got
+
+
+class SizeInvalid(RequestInvalid):
+    """A stated length that disagrees with the bytes."""
+
+
+class TooLarge(RequestInvalid):
+    """A body or document over its limit."""
+
+
+class GgufInvalid(RequestInvalid):
+    """A file that is not a GGUF we accept; the message names the fault and the byte offset."""
+
+
+class TemplateInvalid(RequestInvalid):
+    """A Go template that does not parse; the message is Go's, without a leading `template error`."""
+
+
+class ModelfileInvalid(RequestInvalid):
+    """A Modelfile that does not parse."""
+
+
+class ManifestInvalid(RequestInvalid):
+    """A manifest whose JSON, schema or media type is wrong."""
+
+
+class ManifestBlobUnknown(ManifestInvalid):
+    """A manifest that refers to a blob or manifest its repository does not have."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"blob unknown to repository: {digest}")
+        self.digest = digest
+
+
+class NotFound(RegistryError):
+    """The thing named is not here, or not for this caller: the two look alike."""
+
+
+class ModelUnknown(NotFound):
+    """No model of that name. The quotes differ by endpoint, so the caller words the message."""
+
+
+class RepositoryUnknown(NotFound):
+    """No repository of that name."""
+
+
+class ManifestUnknown(NotFound):
+    """No such tag or manifest in the repository."""
+
+
+class BlobUnknown(NotFound):
+    """No such blob, or none that this repository refers to."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f'blob "{digest}" not found')
+        self.digest = digest
+
+
+class UploadUnknown(NotFound):
+    """No such upload session in this repository, or it has expired."""
+
+
+class Conflict(RegistryError):
+    """The thing is here, but not in a state that allows this."""
+
+
+class UploadOutOfOrder(Conflict):
+    """A chunk that does not start where the last accepted one ended; the session goes on."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"chunk out of order: the next byte expected is {offset}")
+        self.offset = offset
+
+
+class BlobInUse(Conflict):
+    """A manifest of the repository still refers to the blob."""
+
+
+class Unsupported(RegistryError):
+    """An operation this server does not offer."""
+
+
+class Unavailable(RegistryError):
+    """Not now: no worker, a full queue, a busy lock. `retry_after_s` says when to ask again."""
+
+    def __init__(self, message: str, retry_after_s: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StorageFull(RegistryError):
+    """No space left for the bytes; none of them is kept."""
+
+
+class OperationFailed(RegistryError):
+    """Work that was begun and cannot be finished; the message says why."""
+
+
+class UpstreamFailed(RegistryError):
+    """Another registry answered with something we cannot use."""
+
+
+class UpstreamUnknown(UpstreamFailed):
+    """The other registry does not have the thing."""
+
+
+class UpstreamRefused(UpstreamFailed):
+    """The other registry will not let us, or its address is one we do not go to."""
+
+
+class UpstreamUnreachable(UpstreamFailed):
+    """No connection to the other registry, or one that broke too often."""

@@ -1,0 +1,182 @@
+"""The blob store: bytes by digest. It never sees names.
+
+Bytes come in as an `Incoming`, an append-only file (or multipart upload) under a random key that
+nobody else sees. It is hashed as it grows. `publish` makes it a blob; until the catalog has a row for
+the blob, nothing serves it. Order of a commit, so that a crash at any point leaves at most bytes that
+no row mentions:
+
+    incoming = await store.create()
+    await incoming.receive(body)            # hashed and written while it arrives
+    digest = await incoming.seal()          # every byte on disk
+    key = await incoming.publish(digest)    # under its final key, durable
+    await catalog.write(lambda tx: (incoming.confirm(), tx.put_blob(digest, size, key, now)))
+    await incoming.close()                  # the incoming name goes
+
+`confirm` runs inside the transaction and makes sure that the published bytes are (still) there: a
+concurrent `free` of the same digest may have removed them after `publish` (ADR 0003). `remove` likewise
+runs inside a transaction that has just seen that no row mentions the blob.
+
+Sizes and offsets are bytes; ranges are half-open `[start, stop)`.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from registry.core.digest import Digest
+
+
+class Sink(Protocol):
+    """Takes bytes in order. `write` returns once the bytes may be reused; it waits when behind."""
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append `data`.
+
+        Raises:
+            StorageFull: no space for it.
+        """
+
+    async def borrow(self) -> memoryview:
+        """A writable, page-aligned buffer of at least 64 KiB, to be filled and given to `fill`."""
+
+    async def fill(self, size: int) -> None:
+        """Append the first `size` bytes of the buffer last borrowed."""
+
+
+class Body(Protocol):
+    """Bytes that someone is sending: a request's body, a part of a download."""
+
+    async def feed(self, sink: Sink) -> int:
+        """Send everything to `sink`; return the number of bytes.
+
+        Raises:
+            SizeInvalid: the sender went away, or sent less than it announced.
+        """
+
+
+class Incoming(Sink, Protocol):
+    """Bytes on their way in, under a random key. Not safe for two tasks at once."""
+
+    @property
+    def key(self) -> str:
+        """The random key: `BlobStore.resume` takes it up again."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes were accepted."""
+
+    async def receive(self, body: Body) -> int:
+        """Append a whole body; return its length in bytes.
+
+        If the body fails half-way, the bytes that came are cut off again and the error is raised.
+        """
+
+    async def write_at(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write out of order, as parallel downloads do; `size` becomes the highest end written.
+
+        Bytes so written are not hashed on the way: `digest` and `seal` read them back. Several
+        tasks may call it at once for ranges that do not overlap.
+
+        Raises:
+            StorageFull: no space for it.
+        """
+
+    async def read(self, start: int, stop: int) -> bytes:
+        """Bytes already written, to look into them or hash them again. At most a few MiB."""
+
+    async def flush(self) -> None:
+        """Wait until every byte accepted is on stable storage."""
+
+    async def digest(self, algorithm: str = "sha256") -> Digest:
+        """The digest of all bytes accepted; read back if they were not hashed while they came."""
+
+    async def seal(self) -> Digest:
+        """`flush` and `digest`; nothing can be appended any more."""
+
+    async def publish(self, digest: Digest) -> str:
+        """Put the sealed bytes where blobs are; return the storage key. Replaces an older file.
+
+        Raises:
+            DigestMismatch: the sealed bytes are not those of `digest`.
+        """
+
+    def confirm(self) -> None:
+        """Make sure that the published bytes are there; synchronous, inside a transaction."""
+
+    async def close(self) -> None:
+        """Let go of files and buffers and of an incoming name that was published; keep the rest."""
+
+    async def discard(self) -> None:
+        """`close`, and delete the bytes unless they were published."""
+
+
+class Opened(Protocol):
+    """A blob opened for reading. Stays readable after the blob is removed."""
+
+    @property
+    def size(self) -> int:
+        """Length of the blob in bytes."""
+
+    def fileno(self) -> int | None:
+        """A descriptor for zero-copy sending, if the bytes are in a local file."""
+
+    async def read(self, start: int, stop: int) -> bytes:
+        """The bytes `[start, stop)`, which must lie inside the blob. Keep it to a few MiB."""
+
+    def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        """The same in pieces of up to 1 MiB, for ranges of any length."""
+
+    async def close(self) -> None:
+        """Let go of it; also done by leaving `async with`."""
+
+    async def __aenter__(self) -> "Opened": ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+
+class BlobStore(Protocol):
+    """Where bytes are kept."""
+
+    async def create(self, size_hint: int | None = None) -> Incoming:
+        """Begin new bytes; `size_hint` lets the store reserve room.
+
+        Raises:
+            StorageFull: `size_hint` bytes do not fit.
+        """
+
+    async def resume(self, key: str, size: int) -> Incoming:
+        """Go on with bytes begun earlier, also by another process: the first `size` are kept.
+
+        Raises:
+            UploadUnknown: the key is not there, or has fewer bytes.
+        """
+
+    async def open(self, storage_key: str) -> Opened:
+        """Open a blob.
+
+        Raises:
+            BlobUnknown: the store does not have it.
+        """
+
+    async def exists(self, storage_key: str) -> int | None:
+        """The size of a blob in the store, None if it is not there."""
+
+    def path(self, storage_key: str) -> str | None:
+        """The path of a blob's file on this machine, if it has one: for workers and zero copy."""
+
+    def remove(self, storage_key: str) -> None:
+        """Delete a blob's bytes; absent is fine. Synchronous and quick, inside a transaction."""
+
+    async def discard(self, key: str) -> None:
+        """Delete incoming bytes; absent is fine."""
+
+    def keys(self) -> AsyncIterator[tuple[str, int]]:
+        """Storage key and size of every blob in the store, for the sweep; no order."""
+
+    async def sweep(self, keep: frozenset[str], older_than_ns: int) -> int:
+        """Delete incoming bytes whose key is not in `keep` and that were not written since then.
+
+        Returns the number of bytes freed.
+        """
+
+    async def check(self) -> None:
+        """Say whether the store can be written. Raises what `create` would."""

@@ -1,0 +1,362 @@
+"""The catalog: every name and every fact of the service, in SQL. The one truth that replicas share.
+
+Work on it is a plain function of a transaction, handed to `read` or `write`:
+
+    tag = await catalog.read(lambda tx: tx.find_model(name))
+    await catalog.write(lambda tx: tx.put_tag(repository.id, "latest", digest, now))
+
+The function runs synchronously, perhaps in another thread, perhaps more than once (a write that
+lost a race is tried again), so it must not await, keep state or have effects outside `tx`. What it
+returns is what `read` and `write` return; what it raises undoes the transaction and is raised.
+Functions, not `async with`: a point read then costs no thread hop on SQLite, and one writer thread
+can commit many callers' functions with one fsync (ADR 0002).
+
+Times are integer nanoseconds since the epoch, UTC; sizes are bytes.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from registry.core.digest import Digest
+from registry.core.names import ModelName, RepositoryName
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository: its row id and its name in the spelling it was first given."""
+
+    id: int
+    name: RepositoryName
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob whose bytes were verified and are in the store under `storage_key`."""
+
+    digest: Digest
+    size: int
+    storage_key: str
+    created_at: int
+    used_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One descriptor of a manifest: what it points at. `blob` is False for a child manifest."""
+
+    digest: Digest
+    media_type: str
+    size: int
+    blob: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest: its exact bytes and what was read out of them.
+
+    `references` has the config first, then the layers (or an index's manifests) in order; those
+    that need not be here (non-distributable layers) are left out. `card` is the JSON text of
+    `core/card.py` for a manifest that is a model, else None: what tags and show answer from.
+    """
+
+    digest: Digest
+    media_type: str
+    body: bytes
+    references: tuple[Reference, ...] = ()
+    config: Digest | None = None
+    subject: Digest | None = None
+    artifact_type: str | None = None
+    annotations: str | None = None  # JSON object, for the referrers list
+    card: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A tag of a repository, with the spelling both were first given, and where it points."""
+
+    repository: Repository
+    name: str
+    digest: Digest
+    updated_at: int
+
+    @property
+    def model(self) -> ModelName:
+        """The tag as a model name."""
+        return self.repository.name.model_name(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A tag together with its manifest's card: a row of `/api/tags`."""
+
+    tag: Tag
+    card: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload session. Source: spec registry-protocol 2.6.
+
+    `offset` is the number of bytes accepted; `last_first` and `last_length` tell the last chunk, so
+    that its exact replay is known. `state` goes `open` → `done`; `result` is the digest it became.
+    """
+
+    id: str
+    repository_id: int
+    storage_key: str
+    created_at: int
+    expires_at: int
+    offset: int = 0
+    last_first: int = 0
+    last_length: int = 0
+    last_sha256: str = ""  # hex digest of the last chunk's bytes
+    declared_digest: str = ""
+    state: str = "open"
+    result: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """Bytes that nothing refers to any more: `key` is to be deleted from the store, then `forget`.
+
+    Stays in the catalog until then, so that a crash in between leaves nothing behind.
+    """
+
+    digest: Digest
+    storage_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class FolderChange:
+    """A tag whose file in the models folder is out of date: the manifest, or None if it is gone."""
+
+    id: int
+    name: ModelName
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A byte range `[start, stop)` of a blob being fetched; its first `done` bytes are on disk.
+
+    `sha256` is the hex digest of the whole part as it was received, once it is complete.
+    """
+
+    start: int
+    stop: int
+    done: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A blob being fetched from another registry: survives restarts, so that a pull resumes."""
+
+    digest: Digest
+    size: int
+    storage_key: str
+    updated_at: int
+    parts: tuple[Part, ...] = field(default=())
+
+
+class Reader(Protocol):
+    """What a read function may ask. Absent things are None or empty, never an error."""
+
+    # names
+    def repository(self, name: RepositoryName) -> Repository | None:
+        """The repository of that name, any case."""
+
+    def repositories(self, after: str, limit: int) -> list[RepositoryName]:
+        """Up to `limit` repositories with a key above `after`, by key."""
+
+    def tag(self, repository_id: int, name: str) -> Tag | None:
+        """A tag, any case."""
+
+    def tags(self, repository_id: int, after: str, limit: int) -> list[str]:
+        """Up to `limit` tag names above `after`, in byte order of their spelling."""
+
+    def find_model(self, name: ModelName) -> Tag | None:
+        """The tag that `name` names, any case; None too if its manifest is no model."""
+
+    def known_spelling(self, name: ModelName) -> ModelName:
+        """`name` with each part spelt as in the first repository or tag that has it, any case."""
+
+    def models(self) -> list[Model]:
+        """Every model with a valid Ollama name; newest first, then by name."""
+
+    # manifests
+    def manifest(self, digest: Digest) -> Manifest | None:
+        """A manifest by digest, whatever repository it is in."""
+
+    def has_manifest(self, repository_id: int, digest: Digest) -> bool:
+        """Whether the manifest was put into the repository and not deleted from it."""
+
+    def referrers(self, repository_id: int, subject: Digest) -> list[Manifest]:
+        """The repository's manifests whose subject is `subject`, oldest first."""
+
+    def manifest_tags(self, digest: Digest) -> list[Tag]:
+        """All tags, in any repository, that point to the manifest."""
+
+    # blobs
+    def blob(self, digest: Digest) -> Blob | None:
+        """A blob, whatever refers to it; sha512 digests too, if the blob was given one."""
+
+    def has_blob(self, repository_id: int, digest: Digest) -> bool:
+        """Whether the repository has the blob: linked to it, or referred to by its manifests."""
+
+    def blob_in_use(self, repository_id: int, digest: Digest) -> bool:
+        """Whether a manifest of the repository refers to the blob."""
+
+    def gguf(self, digest: Digest) -> bytes | None:
+        """The GGUF facts of a blob, as `put_gguf` got them."""
+
+    # transfers
+    def upload(self, upload_id: str) -> Upload | None:
+        """A session by id, expired or not."""
+
+    def fetch(self, digest: Digest) -> Fetch | None:
+        """The unfinished fetch of a blob."""
+
+    # housekeeping
+    def unreferenced(self, used_before: int, now: int, limit: int) -> list[Blob]:
+        """Blobs that no manifest, link or lease holds and that were last used before then."""
+
+    def expired_uploads(self, now: int, limit: int) -> list[Upload]:
+        """Sessions whose `expires_at` has passed."""
+
+    def stale_fetches(self, updated_before: int, limit: int) -> list[Fetch]:
+        """Fetches that nobody has gone on with since then."""
+
+    def freed(self, limit: int) -> list[Freed]:
+        """Bytes to delete from the store."""
+
+    def folder_changes(self, limit: int) -> list[FolderChange]:
+        """Tag files to bring up to date, oldest change first; a name comes once, at its newest."""
+
+    def blobs_after(self, digest: str, limit: int) -> list[Blob]:
+        """Up to `limit` blobs with a digest text above `digest`, by digest."""
+
+    def secret(self, name: str) -> bytes | None:
+        """A secret shared by all replicas, such as the key of direct URLs."""
+
+
+class Transaction(Reader, Protocol):
+    """What a write function may do besides. Everything becomes visible at once, or nothing."""
+
+    def put_repository(self, name: RepositoryName) -> Repository:
+        """Find the repository or make it; the first spelling is kept."""
+
+    def put_tag(self, repository_id: int, name: str, digest: Digest, now: int) -> Tag:
+        """Point a tag at a manifest of the repository; the first spelling of the tag is kept.
+
+        Records the change of the models folder.
+        """
+
+    def delete_tag(self, repository_id: int, name: str) -> Digest | None:
+        """Remove a tag; return where it pointed, None if there was none. Records the change."""
+
+    def put_manifest(self, repository_id: int, manifest: Manifest, now: int) -> None:
+        """Add a manifest to the repository; known already is fine.
+
+        The leases that this repository had on the blobs it refers to are spent by it.
+
+        Raises:
+            ManifestBlobUnknown: something it refers to is not in the repository (for a blob:
+                neither linked, nor leased for it, nor referred to by its manifests).
+        """
+
+    def delete_manifest(self, repository_id: int, digest: Digest) -> bool:
+        """Remove a manifest and its tags from the repository; False if it was not there.
+
+        The manifest itself goes when the last repository drops it.
+        """
+
+    def drop_untagged(self, repository_id: int, digest: Digest) -> None:
+        """`delete_manifest`, but only if no tag of the repository, index or subject needs it."""
+
+    def put_blob(self, digest: Digest, size: int, storage_key: str, now: int) -> Blob:
+        """Record verified bytes; if the digest is known already, the row there is kept and returned.
+
+        A digest that was freed and whose bytes are not deleted yet is taken back.
+        """
+
+    def touch_blob(self, digest: Digest, now: int) -> bool:
+        """Count the blob as used now, which renews its grace; False if it is unknown."""
+
+    def alias_blob(self, alias: Digest, digest: Digest) -> None:
+        """Make a blob known under a second digest (sha512)."""
+
+    def link_blob(self, repository_id: int, digest: Digest, until: int) -> None:
+        """Let the repository read and refer to a blob, and keep the blob until `until`."""
+
+    def unlink_blob(self, repository_id: int, digest: Digest) -> bool:
+        """Take the link away again; False if the repository did not have the blob."""
+
+    def lease(self, digests: Sequence[Digest], holder: str, until: int) -> list[Digest]:
+        """Keep blobs from being freed until `until` or `release`; return those that are unknown."""
+
+    def release(self, holder: str) -> None:
+        """Give up all leases of a holder."""
+
+    def put_gguf(self, digest: Digest, facts: bytes) -> None:
+        """Keep the facts of a GGUF blob; they go when the blob goes."""
+
+    def free(self, digests: Sequence[Digest]) -> list[Freed]:
+        """Forget those of the blobs that nothing refers to, links or leases; return them.
+
+        Their bytes are to be deleted once this transaction is committed: see `Freed`.
+        """
+
+    def forget_freed(self, digests: Sequence[Digest]) -> None:
+        """The bytes are deleted."""
+
+    def forget_folder_changes(self, up_to_id: int) -> None:
+        """The models folder is up to date with every change up to that id."""
+
+    def put_upload(self, upload: Upload) -> None:
+        """Add a session or overwrite its row."""
+
+    def advance_upload(self, upload: Upload, from_offset: int) -> bool:
+        """Store the row if the session is open at `from_offset` still; False if another was first."""
+
+    def delete_upload(self, upload_id: str) -> None:
+        """Remove a session."""
+
+    def put_fetch(self, fetch: Fetch) -> None:
+        """Add a fetch, or overwrite it and its parts."""
+
+    def delete_fetch(self, digest: Digest) -> None:
+        """The fetch is finished or given up."""
+
+    def put_secret(self, name: str, value: bytes) -> bytes:
+        """Keep a secret unless there is one; return the one that holds."""
+
+
+class Catalog(Protocol):
+    """A database that keeps the facts."""
+
+    def read(self, work: Callable[[Reader], T]) -> Awaitable[T]:
+        """Run a short read: indexed lookups, tens of rows. May run on the event loop's thread."""
+
+    def scan(self, work: Callable[[Reader], T]) -> Awaitable[T]:
+        """Run a long read, off the event loop."""
+
+    def write(self, work: Callable[[Transaction], T]) -> Awaitable[T]:
+        """Run a write; when it returns, the result is durable and every replica sees it.
+
+        Raises:
+            Unavailable: the database cannot be reached or is locked for too long.
+            StorageFull: it cannot grow.
+        """
+
+    def version(self) -> int:
+        """A number that differs after any committed write of any process; microseconds to get."""
+
+    async def check(self) -> None:
+        """Say whether the database answers. Raises what `write` would."""
+
+    async def close(self) -> None:
+        """Finish the writes that were handed over, then let go of the database."""

@@ -1,0 +1,178 @@
+"""Settings: every knob with its type, unit and default; read once, from the environment.
+
+Names are `REGISTRY_<FIELD>`, nested ones `REGISTRY_<GROUP>__<FIELD>`; `REGISTRY_<FIELD>_FILE` names a
+file that holds the value, for secrets. `OLLAMA_HOST`, `OLLAMA_MODELS` and `OLLAMA_ORIGINS` are read
+where ours are not set, because they mean the same. `app`, `cli` and `migrations/env.py` get a
+`Settings`; nobody else reads the environment.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
+
+DEFAULT_PORT = 11434
+GIB = 1 << 30
+
+
+class SettingsInvalid(Exception):
+    """Settings that cannot be used; the message names each key and what is wrong with it."""
+
+
+class Limits(BaseModel):
+    """How much of anything one caller may ask for."""
+
+    json_body_bytes: int = Field(16 << 20, description="largest JSON request body")
+    manifest_bytes: int = Field(4 << 20, description="largest manifest")
+    blob_bytes: int = Field(1 << 40, description="largest blob")
+    body_idle_s: float = Field(60.0, description="a sender silent for so long is cut off")
+    upload_idle_s: int = Field(86_400, description="life of an upload session after its last data")
+    shutdown_s: float = Field(20.0, description="running transfers get so long at SIGTERM")
+
+
+class Retention(BaseModel):
+    """How long bytes that no model refers to are kept."""
+
+    grace_s: int = Field(86_400, description="blobs uploaded and not used by a model")
+    lease_s: int = Field(900, description="blobs that a client was told are here")
+    sweep_every_s: int = Field(600, description="pause between two sweeps")
+    prune: bool = Field(True, description="free blobs as soon as their last model is gone")
+
+
+class Upstream(BaseModel):
+    """How other registries are reached by pull and push."""
+
+    streams: int = Field(8, ge=1, le=64, description="parallel ranges of one blob")
+    part_bytes: int = Field(64 << 20, ge=1 << 20, description="size of such a range")
+    stall_s: float = Field(30.0, description="a transfer without a byte for so long is retried")
+    retries: int = Field(6, ge=0, description="tries of one request or part beyond the first")
+    connect_s: float = Field(15.0, description="limit for a connection")
+
+
+def _comma_list(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(item.strip() for item in value.split(",") if item.strip())
+    return value
+
+
+def _data_folder() -> Path:
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "registry"
+
+
+class Settings(BaseSettings):
+    """All settings of the service. Frozen: a change needs a restart."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="REGISTRY_", env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(
+        DEFAULT_PORT, ge=0, le=65535, description="port to listen on; 0: any free one"
+    )
+    data: Path = Field(default_factory=_data_folder, description="folder of the store and SQLite")
+    database_url: str = Field("", description="default: SQLite in the data folder")
+    storage_url: str = Field("", description="default: the data folder")
+    external_url: str = Field("", description="URL clients use, if not the one they connect to")
+    origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="browser origins allowed besides local ones; * in each is a wildcard"
+    )
+    upstream_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="hosts, host:ports or networks that pull and push may reach though private"
+    )
+    no_auth: bool = Field(False, description="listen on other than loopback without authentication")
+    log_level: str = Field("info", description="debug, info, warning or error")
+    log_json: bool = Field(False, description="log lines as JSON")
+    direct_url_s: int = Field(86_400, description="life of a signed URL of a blob")
+    cloud_disabled: bool = Field(True, description="answer to GET /api/status")
+    limits: Limits = Field(default_factory=Limits)
+    retention: Retention = Field(default_factory=Retention)
+    upstream: Upstream = Field(default_factory=Upstream)
+
+    @field_validator("origins", "upstream_allow", mode="before")
+    @classmethod
+    def _split_list(cls, value: Any) -> Any:
+        return _comma_list(value)
+
+    @field_validator("external_url")
+    @classmethod
+    def _no_slash(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/")
+
+    @field_validator("log_level")
+    @classmethod
+    def _level(cls, value: str) -> str:
+        if value.lower() not in {"debug", "info", "warning", "error"}:
+            raise ValueError("must be debug, info, warning or error")
+        return value.lower()
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, **given: Any) -> Self:
+        """Read the environment; `given` (command-line options that are not None) win over it.
+
+        Raises:
+            SettingsInvalid: with every bad value at once.
+        """
+        env = dict(os.environ if environ is None else environ)
+        values = _from_environment(cls, env)
+        values.update({key: value for key, value in given.items() if value is not None})
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            lines = [
+                f"REGISTRY_{'__'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+                for item in error.errors()
+            ]
+            raise SettingsInvalid("\n".join(lines)) from error
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the service can be reached from this machine only."""
+        return self.host in {"localhost", "::1"} or self.host.startswith("127.")
+
+    @property
+    def sqlite_path(self) -> Path:
+        """The database file used without `database_url`."""
+        return self.data / "registry.db"
+
+
+def _from_environment(cls: type[Settings], env: dict[str, str]) -> dict[str, Any]:
+    """The values that the environment gives, by field."""
+    for key in [key for key in env if key.startswith("REGISTRY_") and key.endswith("_FILE")]:
+        try:
+            env.setdefault(key.removesuffix("_FILE"), Path(env[key]).read_text().strip())
+        except OSError as error:
+            raise SettingsInvalid(f"{key}: {error.strerror}") from error
+    _ollama_aliases(env)
+
+    class _Source(EnvSettingsSource):
+        def _load_env_vars(self) -> Mapping[str, str | None]:
+            return {key.lower(): value for key, value in env.items()}
+
+    return dict(_Source(cls)())
+
+
+def _ollama_aliases(env: dict[str, str]) -> None:
+    """Take `OLLAMA_*` variables where they mean the same and ours are not set."""
+    host = env.get("OLLAMA_HOST", "").strip().strip("\"'")
+    if host and "REGISTRY_HOST" not in env and "REGISTRY_PORT" not in env:
+        scheme, _, rest = host.rpartition("://")
+        name, _, port = rest.partition("/")[0].rpartition(":")
+        if not port.isdigit():
+            name, port = f"{name}:{port}".strip(":"), {"http": "80", "https": "443"}.get(scheme, "")
+        env["REGISTRY_HOST"] = name.strip("[]") or "127.0.0.1"
+        env["REGISTRY_PORT"] = port or str(DEFAULT_PORT)
+    for theirs, ours in (
+        ("OLLAMA_MODELS", "REGISTRY_DATA"),
+        ("OLLAMA_ORIGINS", "REGISTRY_ORIGINS"),
+    ):
+        if env.get(theirs):
+            env.setdefault(ours, env[theirs])
+    if env.get("OLLAMA_NOPRUNE", "").lower() in {"1", "true"}:
+        env.setdefault("REGISTRY_RETENTION__PRUNE", "false")

@@ -1,0 +1,1 @@
+"""HTTP: requests into service calls, results and errors into answers."""
