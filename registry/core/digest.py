@@ -51,9 +51,9 @@ class Digest:
         return cls("sha256", hexdigest)
 
     @classmethod
-    def of(cls, data: bytes | memoryview) -> Self:
-        """The sha256 of `data`."""
-        return cls("sha256", hashlib.sha256(data).hexdigest())
+    def of(cls, data: bytes | memoryview, algorithm: str = "sha256") -> Self:
+        """The digest of `data`."""
+        return cls(algorithm, hashlib.new(algorithm, data).hexdigest())
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"

@@ -11,19 +11,19 @@ OCTET_STREAM = "application/octet-stream"
 
 CONFIG = "application/vnd.docker.container.image.v1+json"
 
-_OLLAMA = "application/vnd.ollama.image."
-MODEL = _OLLAMA + "model"  # GGUF weights; one text model normally
-ADAPTER = _OLLAMA + "adapter"  # LoRA as GGUF
-PROJECTOR = _OLLAMA + "projector"  # mmproj GGUF
-DRAFT = _OLLAMA + "draft"  # draft model for speculative decoding
-TEMPLATE = _OLLAMA + "template"  # Go template text
-PROMPT = _OLLAMA + "prompt"  # legacy, read as template
-SYSTEM = _OLLAMA + "system"  # text
-PARAMS = _OLLAMA + "params"  # JSON object, sorted keys
-MESSAGES = _OLLAMA + "messages"  # JSON array
-LICENSE = _OLLAMA + "license"  # text; any number
-TENSOR = _OLLAMA + "tensor"  # one safetensors tensor, has a name
-JSON = _OLLAMA + "json"  # config.json and the like, has a name
+OLLAMA = "application/vnd.ollama.image."
+MODEL = OLLAMA + "model"  # GGUF weights; one text model normally
+ADAPTER = OLLAMA + "adapter"  # LoRA as GGUF
+PROJECTOR = OLLAMA + "projector"  # mmproj GGUF
+DRAFT = OLLAMA + "draft"  # draft model for speculative decoding
+TEMPLATE = OLLAMA + "template"  # Go template text
+PROMPT = OLLAMA + "prompt"  # legacy, read as template
+SYSTEM = OLLAMA + "system"  # text
+PARAMS = OLLAMA + "params"  # JSON object, sorted keys
+MESSAGES = OLLAMA + "messages"  # JSON array
+LICENSE = OLLAMA + "license"  # text; any number
+TENSOR = OLLAMA + "tensor"  # one safetensors tensor, has a name
+JSON = OLLAMA + "json"  # config.json and the like, has a name
 
 GGUF_LAYERS = frozenset({MODEL, ADAPTER, PROJECTOR, DRAFT})
 INDEXES = frozenset({OCI_INDEX, DOCKER_MANIFEST_LIST})

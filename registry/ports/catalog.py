@@ -210,8 +210,8 @@ class Reader(Protocol):
     def blob_in_use(self, repository_id: int, digest: Digest) -> bool:
         """Whether a manifest of the repository refers to the blob."""
 
-    def gguf(self, digest: Digest) -> bytes | None:
-        """The GGUF facts of a blob, as `put_gguf` got them."""
+    def facts(self, digest: Digest) -> bytes | None:
+        """What is known of a blob's content, as `put_facts` got it."""
 
     # transfers
     def upload(self, upload_id: str) -> Upload | None:
@@ -301,11 +301,11 @@ class Transaction(Reader, Protocol):
     def release(self, holder: str) -> None:
         """Give up all leases of a holder."""
 
-    def put_gguf(self, digest: Digest, facts: bytes) -> None:
-        """Keep the facts of a GGUF blob; they go when the blob goes."""
+    def put_facts(self, digest: Digest, facts: bytes) -> None:
+        """Keep what was read out of a blob (a GGUF's facts, a text itself) while the blob lives."""
 
-    def free(self, digests: Sequence[Digest]) -> list[Freed]:
-        """Forget those of the blobs that nothing refers to, links or leases; return them.
+    def free(self, digests: Sequence[Digest], now: int) -> list[Freed]:
+        """Forget those of the blobs that no manifest, living link or living lease holds.
 
         Their bytes are to be deleted once this transaction is committed: see `Freed`.
         """

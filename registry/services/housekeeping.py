@@ -1,0 +1,122 @@
+"""What follows a change: the models folder brought up to date, freed bytes deleted, leftovers swept.
+
+Every duty is a row first (`folder_change`, `freed`, an expired upload, a blob past its grace), so that
+a crash between the transaction and the deed leaves the duty to the next start or the next sweep.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from registry.core.errors import RegistryError
+from registry.ports.blobs import BlobStore
+from registry.ports.catalog import Catalog, Freed, Transaction
+from registry.ports.folder import ModelsFolder
+from registry.settings import Retention
+
+_BATCH = 256
+_NS = 1_000_000_000
+
+log = structlog.get_logger()
+
+
+class Housekeeping:
+    """Duties after changes. One per process; safe beside those of other processes."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        store: BlobStore,
+        folder: ModelsFolder,
+        retention: Retention,
+        clock: Callable[[], int],
+    ) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._folder = folder
+        self._retention = retention
+        self._clock = clock
+        self._folder_lock = asyncio.Lock()
+        self._waiting = 0
+        self._poked = asyncio.Event()
+
+    @property
+    def prunes(self) -> bool:
+        """Whether blobs go as soon as their last model is gone."""
+        return self._retention.prune
+
+    @property
+    def lease_ns(self) -> int:
+        """How long a blob is kept for a client that was told it is here."""
+        return self._retention.lease_s * _NS
+
+    async def settle(self, freed: Sequence[Freed]) -> None:
+        """After a change of names: write the models folder; deleting bytes is left to `run`."""
+        if freed:
+            self._poked.set()
+        await self._sync_folder()
+
+    async def _sync_folder(self) -> None:
+        """Write every change of the models folder that is due when this is called.
+
+        Callers that come while one is at work share the next round: one round does for all.
+        """
+        self._waiting += 1
+        async with self._folder_lock:
+            if self._waiting == 0:
+                return  # the round that was begun after our call has done ours too
+            self._waiting = 0
+            while changes := await self._catalog.read(lambda tx: tx.folder_changes(_BATCH)):
+                await self._folder.apply(changes)
+                last = max(change.id for change in changes)
+                await self._catalog.write(lambda tx, last=last: tx.forget_folder_changes(last))  # type: ignore[misc]
+
+    async def purge(self) -> int:
+        """Delete freed bytes; return how many blobs. A blob that came back meanwhile is spared."""
+        count = 0
+        while freed := await self._catalog.read(lambda tx: tx.freed(_BATCH)):
+
+            def work(tx: Transaction, freed: list[Freed] = freed) -> None:
+                for item in freed:
+                    if tx.blob(item.digest) is None:
+                        self._store.remove(item.storage_key)
+                tx.forget_freed([item.digest for item in freed])
+
+            await self._catalog.write(work)
+            count += len(freed)
+        return count
+
+    async def sweep(self) -> None:
+        """Free what outlived its grace: blobs nobody used, fetches nobody went on with."""
+        now = self._clock()
+        before = now - self._retention.grace_s * _NS
+
+        def free(tx: Transaction) -> list[Freed]:
+            unused = tx.unreferenced(before, now, _BATCH)
+            return tx.free([blob.digest for blob in unused], now)
+
+        while await self._catalog.write(free):
+            pass
+        for fetch in await self._catalog.scan(lambda tx: tx.stale_fetches(before, _BATCH)):
+            await self._catalog.write(lambda tx, d=fetch.digest: tx.delete_fetch(d))  # type: ignore[misc]
+            await self._store.discard(fetch.storage_key)
+        await self.purge()
+
+    async def run(self, sweepers: Sequence[Callable[[], object]] = ()) -> None:
+        """Purge when poked, sweep every `sweep_every_s`; until cancelled."""
+        while True:
+            self._poked.clear()
+            with contextlib.suppress(RegistryError):
+                await self.purge()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._poked.wait(), self._retention.sweep_every_s)
+                continue
+            await self._round()
+
+    async def _round(self) -> None:
+        try:
+            await self.sweep()
+        except RegistryError as error:
+            log.warning("sweep failed", error=str(error))
