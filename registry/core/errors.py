@@ -25,6 +25,7 @@ RegistryError
 └── UpstreamFailed            another registry's fault
     ├── UpstreamUnknown       it does not have the thing
     ├── UpstreamRefused       it will not let us, or we will not go there
+    ├── UpstreamBusy          not now: a rate limit, an overload, an answer that broke off
     └── UpstreamUnreachable   no answer
 """
 
@@ -63,7 +64,16 @@ class TooLarge(RequestInvalid):
 
 
 class GgufInvalid(RequestInvalid):
-    """A file that is not a GGUF we accept; the message names the fault and the byte offset."""
+    """A file that is not a GGUF we accept; the message names the fault.
+
+    `offset` is the byte where it lies, also where the message is Ollama's own and does not tell.
+    `not_gguf` is set for a file that does not even begin as one.
+    """
+
+    def __init__(self, message: str, offset: int | None = None, *, not_gguf: bool = False) -> None:
+        super().__init__(message)
+        self.offset = offset
+        self.not_gguf = not_gguf
 
 
 class TemplateInvalid(RequestInvalid):
@@ -160,6 +170,14 @@ class UpstreamUnknown(UpstreamFailed):
 
 class UpstreamRefused(UpstreamFailed):
     """The other registry will not let us, or its address is one we do not go to."""
+
+
+class UpstreamBusy(UpstreamFailed):
+    """The other registry cannot answer now; `retry_after_s` is its own wish, 0 if it has none."""
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class UpstreamUnreachable(UpstreamFailed):
