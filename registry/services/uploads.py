@@ -1,0 +1,393 @@
+"""Upload sessions: a blob that arrives in chunks, over several requests, perhaps several processes.
+
+The row in the catalog is the only truth: a chunk counts once `offset` has moved past it, and its
+bytes are on disk before that. What this process keeps besides is a shortcut: the open `Incoming`
+with its running hash, so that a commit need not read everything again. It may be dropped at any
+moment; `BlobStore.resume` takes the bytes up again at the row's offset, cutting off whatever an
+unfinished chunk had left behind.
+
+    begin -> open -append-> open -finish-> done (kept a while: a repeated commit gets its answer)
+    open -cancel, expiry, wrong digest, full disk-> gone
+
+Two requests for one session take turns: `services/upload_turns.py`.
+
+Source: spec registry-protocol 2.6, serial mode; OCI distribution-spec 1.1, "Pushing blobs".
+"""
+
+import uuid
+from dataclasses import dataclass, replace
+
+from registry.core.digest import Digest
+from registry.core.errors import (
+    Conflict,
+    DigestMismatch,
+    SizeInvalid,
+    StorageFull,
+    TooLarge,
+    Unavailable,
+    UploadOutOfOrder,
+    UploadUnknown,
+)
+from registry.core.names import RepositoryName
+from registry.ports.blobs import Body, Incoming
+from registry.ports.catalog import Blob, Reader, Transaction, Upload
+from registry.services.blobs import Blobs, is_empty
+from registry.services.upload_turns import HashingSink, LiveSession, LiveSessions
+
+NS = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """What uploads may take. Times in seconds."""
+
+    sessions: int = 4096  # open ones that were begun in this process
+    idle_s: int = 86_400  # life after the last data
+    total_s: int = 7 * 86_400  # life in all
+    result_s: int = 3_600  # a finished session is remembered so long
+    blob_bytes: int = 1 << 40
+    commit_hold_s: float = 50.0  # a longer verification is answered with "ask again"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A body and where it belongs: `start` None means at the end. `length` None: not announced."""
+
+    body: Body
+    start: int | None = None
+    length: int | None = None
+
+
+class Uploads:
+    """Use cases around upload sessions."""
+
+    def __init__(self, blobs: Blobs, limits: UploadLimits | None = None) -> None:
+        self._blobs = blobs
+        self._catalog = blobs.catalog
+        self._store = blobs.store
+        self._clock = blobs.clock
+        self._limits = limits or UploadLimits()
+        self._live = LiveSessions()
+        self._open: dict[str, int] = {}  # session -> when it expires
+
+    async def begin(self, name: RepositoryName, declared: Digest | None = None) -> Upload:
+        """Begin a session; `declared` is the digest its client means to send.
+
+        Raises:
+            Unavailable: too many sessions are open.
+        """
+        now = self._clock()
+        self._check_room(now)
+        session = str(uuid.uuid4())
+
+        def work(tx: Transaction) -> Upload:
+            upload = Upload(
+                id=session,
+                repository_id=tx.put_repository(name).id,
+                storage_key="",  # no bytes yet: an abandoned session costs a row
+                created_at=now,
+                expires_at=now + self._limits.idle_s * NS,
+                declared_digest=str(declared or ""),
+            )
+            tx.put_upload(upload)
+            return upload
+
+        upload = await self._catalog.write(work)
+        self._open[session] = upload.expires_at
+        return upload
+
+    async def status(self, name: RepositoryName, session: str) -> Upload:
+        """An open session.
+
+        Raises:
+            UploadUnknown: none such in the repository, or it has expired or ended.
+        """
+        upload = await self._load(name, session)
+        if upload.state != "open":
+            raise _unknown(session)
+        return upload
+
+    async def append(self, name: RepositoryName, session: str, chunk: Chunk) -> Upload:
+        """Add a chunk; sent once more, the last one is accepted again and changes nothing.
+
+        Raises:
+            UploadUnknown: no such session.
+            UploadOutOfOrder: the chunk belongs elsewhere; the session goes on.
+            SizeInvalid: the chunk broke off or has another length than it said; it is not kept.
+            Conflict: a newer request took the session over.
+            TooLarge: the blob would exceed its limit; the chunk is not kept.
+            StorageFull: no room; the whole session is dropped.
+        """
+        async with self._live.turn(session) as live:
+            upload = await self._loose(live, name, session)
+            if self._is_replay(upload, chunk):
+                await self._check_replay(live, upload, chunk)
+                return upload
+            self._check_order(upload, chunk)
+            return await self._append(live, upload, chunk)
+
+    async def finish(
+        self, name: RepositoryName, session: str, digest: Digest, chunk: Chunk | None = None
+    ) -> Digest:
+        """Commit a session, after a last chunk if there is one; return the blob's digest.
+
+        Asked again for a session that is finished, the answer is the same.
+
+        Raises:
+            UploadUnknown, UploadOutOfOrder, SizeInvalid, TooLarge: as `append`.
+            DigestMismatch: the bytes are not those of `digest`; the session is dropped.
+            Unavailable: hashing takes long; ask again, it goes on meanwhile.
+            StorageFull: no room; the session is dropped.
+        """
+        async with self._live.turn(session) as live:
+            if live.commit is None:
+                upload = await self._load(name, session)
+                if upload.state != "open":
+                    if upload.result == str(digest):
+                        return digest
+                    raise _unknown(session)
+                if chunk is not None:
+                    upload = await self._append_last(live, upload, chunk)
+                live.begin_commit(name, self._commit(live, name, upload, digest))
+            if live.repository != name.key:
+                raise _unknown(session)
+            return await self._settle(live, digest)
+
+    async def put(
+        self, name: RepositoryName, digest: Digest, body: Body, size: int | None
+    ) -> Blob | None:
+        """Store a blob sent in one request; None if the body is empty and the digest's bytes not.
+
+        Raises:
+            DigestMismatch, SizeInvalid, TooLarge, StorageFull: nothing is kept.
+        """
+        self._check_size(size or 0)
+        incoming = await self._store.create(size)
+        try:
+            length = await incoming.receive(body)
+            self._check_size(length)
+            if length == 0 and not is_empty(digest):
+                return None
+            return await self._blobs.commit(
+                incoming, digest, lambda tx, _: self._blobs.link(tx, name, digest)
+            )
+        finally:
+            await incoming.discard()
+
+    async def cancel(self, name: RepositoryName, session: str) -> None:
+        """End a session and delete its bytes.
+
+        Raises:
+            UploadUnknown: none such.
+        """
+        async with self._live.turn(session) as live:
+            await self._drop(live, await self._loose(live, name, session))
+
+    async def sweep(self) -> int:
+        """Delete expired sessions with their bytes; return how many. Closes idle ones."""
+        await self._live.close_idle()
+        count = 0
+        while expired := await self._catalog.read(
+            lambda tx: tx.expired_uploads(self._clock(), 100)
+        ):
+            dropped = [upload for upload in expired if not self._live.is_busy(upload.id)]
+            for upload in dropped:
+                await self._expire(upload)
+            count += len(dropped)
+            if not dropped:
+                break
+        return count
+
+    async def close(self) -> None:
+        """Let go of all open sessions; their bytes stay, to be gone on with later."""
+        await self._live.close()
+
+    # chunks
+
+    def _is_replay(self, upload: Upload, chunk: Chunk) -> bool:
+        """Whether it is, by its range, the chunk that was accepted last: its answer was lost."""
+        last = (upload.last_first, upload.last_length)
+        return upload.last_length > 0 and (chunk.start, chunk.length) == last
+
+    async def _check_replay(self, live: LiveSession, upload: Upload, chunk: Chunk) -> None:
+        sink = HashingSink()
+        await live.run(chunk.body.feed(sink), lambda: sink.size)
+        incoming = await self._incoming(live, upload)
+        if sink.hexdigest() != await sink.of(incoming, upload.last_first, upload.offset):
+            raise UploadOutOfOrder(upload.offset)
+
+    def _check_order(self, upload: Upload, chunk: Chunk) -> None:
+        if chunk.start is not None and chunk.start != upload.offset:
+            raise UploadOutOfOrder(upload.offset)
+        self._check_size(upload.offset + (chunk.length or 0))
+
+    async def _append(self, live: LiveSession, upload: Upload, chunk: Chunk) -> Upload:
+        advanced = False
+        try:
+            after = await self._receive(live, upload, chunk)
+            advanced = await self._catalog.write(lambda tx: tx.advance_upload(after, upload.offset))
+        except StorageFull:
+            await self._drop(live, upload)
+            raise
+        finally:
+            if not advanced:  # the row did not move, so the bytes must go back to where it stands
+                await live.let_go()
+        if not advanced:
+            return await self._overtaken(upload, chunk)
+        self._open[after.id] = after.expires_at
+        return after
+
+    async def _receive(self, live: LiveSession, upload: Upload, chunk: Chunk) -> Upload:
+        """Write the chunk; the row as it is to be afterwards."""
+        incoming = await self._incoming(live, upload)
+        length = await live.run(incoming.receive(chunk.body), lambda: incoming.size)
+        if chunk.length is not None and length != chunk.length:
+            raise SizeInvalid(f"the chunk has {length} bytes, not {chunk.length}")
+        offset = upload.offset + length
+        self._check_size(offset)
+        await incoming.flush()
+        after = replace(
+            upload, offset=offset, storage_key=incoming.key, expires_at=self._expiry(upload)
+        )
+        if length:
+            after = replace(after, last_first=upload.offset, last_length=length)
+        return after
+
+    async def _overtaken(self, upload: Upload, chunk: Chunk) -> Upload:
+        """Another replica was first: fine if what it accepted was this very chunk."""
+        now = await self._catalog.read(lambda tx: tx.upload(upload.id))
+        if now is None or now.state != "open":
+            raise _unknown(upload.id)
+        if chunk.start is not None and self._is_replay(now, chunk):
+            return now
+        raise UploadOutOfOrder(now.offset)
+
+    async def _incoming(self, live: LiveSession, upload: Upload) -> Incoming:
+        """The session's bytes, open and exactly as long as its row says."""
+        if live.incoming is not None and live.incoming.size != upload.offset:
+            await live.let_go()
+        if live.incoming is None:
+            if upload.storage_key:
+                live.incoming = await self._store.resume(upload.storage_key, upload.offset)
+            else:
+                live.incoming = await self._store.create()
+        return live.incoming
+
+    # commit
+
+    async def _append_last(self, live: LiveSession, upload: Upload, chunk: Chunk) -> Upload:
+        """Receive the chunk of the commit itself. The row stays: a retry sends it once more."""
+        if self._is_replay(upload, chunk):
+            await self._check_replay(live, upload, chunk)
+            return upload
+        self._check_order(upload, chunk)
+        received = False
+        try:
+            after = await self._receive(live, upload, chunk)
+            received = True
+        except StorageFull:
+            await self._drop(live, upload)
+            raise
+        finally:
+            if not received:
+                await live.let_go()
+        return after
+
+    async def _commit(
+        self, live: LiveSession, name: RepositoryName, upload: Upload, digest: Digest
+    ) -> Digest:
+        def done(tx: Transaction, blob: Blob) -> None:
+            self._blobs.link(tx, name, digest)
+            now = self._clock()
+            tx.put_upload(
+                replace(
+                    upload,
+                    state="done",
+                    result=str(digest),
+                    offset=blob.size,
+                    expires_at=now + self._limits.result_s * NS,
+                )
+            )
+
+        try:
+            await self._blobs.commit(await self._incoming(live, upload), digest, done)
+        except (DigestMismatch, StorageFull):
+            await self._drop(live, upload)
+            raise
+        finally:
+            await live.let_go()
+        self._open.pop(upload.id, None)
+        return digest
+
+    async def _settle(self, live: LiveSession, digest: Digest) -> Digest:
+        """Wait for the running commit, which goes on when its client goes away."""
+        done = await live.committed(self._limits.commit_hold_s)
+        if done is None:
+            raise Unavailable("the upload is still being verified")
+        if done != digest:
+            raise DigestMismatch(str(digest), str(done))
+        return done
+
+    # life and limits
+
+    async def _load(self, name: RepositoryName, session: str) -> Upload:
+        def work(tx: Reader) -> Upload | None:
+            repository, upload = tx.repository(name), tx.upload(session)
+            same = repository and upload and upload.repository_id == repository.id
+            return upload if same else None
+
+        upload = await self._catalog.read(work)
+        if upload is None or upload.expires_at <= self._clock():
+            raise _unknown(session)
+        return upload
+
+    async def _loose(self, live: LiveSession, name: RepositoryName, session: str) -> Upload:
+        """An open session that is not being committed just now."""
+        upload = await self.status(name, session)
+        if live.is_committing:
+            raise Conflict("the upload is being verified")
+        return upload
+
+    def _expiry(self, upload: Upload) -> int:
+        limit = upload.created_at + self._limits.total_s * NS
+        return min(limit, self._clock() + self._limits.idle_s * NS)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limits.blob_bytes:
+            raise TooLarge(f"a blob may have {self._limits.blob_bytes} bytes at most")
+
+    def _check_room(self, now: int) -> None:
+        if len(self._open) < self._limits.sessions:
+            return
+        self._open = {session: until for session, until in self._open.items() if until > now}
+        if len(self._open) >= self._limits.sessions:
+            raise Unavailable("too many uploads are open", retry_after_s=60)
+
+    async def _drop(self, live: LiveSession, upload: Upload) -> None:
+        """Delete the bytes, then the row: with the disk full, the row may need their room."""
+        incoming, live.incoming = live.incoming, None
+        if incoming is not None:
+            await incoming.discard()
+        elif upload.storage_key:
+            await self._store.discard(upload.storage_key)
+        self._open.pop(upload.id, None)
+        await self._catalog.write(lambda tx: tx.delete_upload(upload.id))
+
+    async def _expire(self, upload: Upload) -> None:
+        def work(tx: Transaction) -> bool:
+            row = tx.upload(upload.id)
+            if row is None or row.expires_at > self._clock():  # renewed since it was read
+                return False
+            tx.delete_upload(upload.id)
+            return True
+
+        async with self._live.turn(upload.id) as live:
+            if await self._catalog.write(work):
+                self._open.pop(upload.id, None)
+                await live.let_go()
+                if upload.storage_key and upload.state == "open":
+                    await self._store.discard(upload.storage_key)
+
+
+def _unknown(session: str) -> UploadUnknown:
+    return UploadUnknown(f"upload unknown: {session}")
