@@ -97,6 +97,24 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelChange:
+    """A model that came, changed or went: `name` as it was spelt, and what it is now, if it is."""
+
+    name: ModelName
+    model: Model | None
+
+
+@dataclass(frozen=True, slots=True)
+class TagEvent:
+    """A change of a tag, spelt as it was then; `digest` is None if the tag was deleted."""
+
+    id: int
+    name: ModelName
+    digest: Digest | None
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Upload:
     """An upload session. Source: spec registry-protocol 2.6.
 
@@ -170,7 +188,7 @@ class Reader(Protocol):
         """The repository of that name, any case."""
 
     def repositories(self, after: str, limit: int) -> list[RepositoryName]:
-        """Up to `limit` repositories with a key above `after`, by key."""
+        """Up to `limit` repositories that hold a manifest, with a key above `after`, by key."""
 
     def tag(self, repository_id: int, name: str) -> Tag | None:
         """A tag, any case."""
@@ -186,6 +204,21 @@ class Reader(Protocol):
 
     def models(self) -> list[Model]:
         """Every model with a valid Ollama name; newest first, then by name."""
+
+    def model(self, name: ModelName) -> Model | None:
+        """One row of `models`."""
+
+    def tag_events(self, after: int, limit: int) -> list[TagEvent]:
+        """Up to `limit` changes of tags with an id above `after`, oldest first."""
+
+    def last_event(self) -> int:
+        """The id of the newest tag event, 0 if there is none."""
+
+    def last_change(self) -> int:
+        """The number of the newest change of a tag; 0 if there was none."""
+
+    def model_changes(self, after: int) -> list[ModelChange]:
+        """What changes after number `after` made of the models: each name once, as it is now."""
 
     # manifests
     def manifest(self, digest: Digest) -> Manifest | None:
@@ -247,12 +280,16 @@ class Transaction(Reader, Protocol):
     """What a write function may do besides. Everything becomes visible at once, or nothing."""
 
     def put_repository(self, name: RepositoryName) -> Repository:
-        """Find the repository or make it; the first spelling is kept."""
+        """Find the repository or make it; the first spelling is kept while it holds a manifest."""
 
     def put_tag(self, repository_id: int, name: str, digest: Digest, now: int) -> Tag:
         """Point a tag at a manifest of the repository; the first spelling of the tag is kept.
 
         Records the change of the models folder.
+
+        Raises:
+            RepositoryUnknown: no repository has that id.
+            ManifestUnknown: the manifest is not in the repository (any more).
         """
 
     def delete_tag(self, repository_id: int, name: str) -> Digest | None:
@@ -275,22 +312,34 @@ class Transaction(Reader, Protocol):
         """
 
     def drop_untagged(self, repository_id: int, digest: Digest) -> None:
-        """`delete_manifest`, but only if no tag of the repository, index or subject needs it."""
+        """`delete_manifest`, but only if no tag of the repository, index or subject needs it.
+
+        With it go, on the same condition, the manifests of an index and those it is the subject of.
+        """
 
     def put_blob(self, digest: Digest, size: int, storage_key: str, now: int) -> Blob:
-        """Record verified bytes; if the digest is known already, the row there is kept and returned.
+        """Record verified bytes; if the digest is known already, that row is kept and returned.
 
-        A digest that was freed and whose bytes are not deleted yet is taken back.
+        Either way it counts as used now. A digest that was freed and whose bytes are not deleted
+        yet is taken back if the storage key is the same.
         """
 
     def touch_blob(self, digest: Digest, now: int) -> bool:
         """Count the blob as used now, which renews its grace; False if it is unknown."""
 
     def alias_blob(self, alias: Digest, digest: Digest) -> None:
-        """Make a blob known under a second digest (sha512)."""
+        """Make a blob known under a second digest (sha512).
+
+        Raises:
+            BlobUnknown: no such blob (any more).
+        """
 
     def link_blob(self, repository_id: int, digest: Digest, until: int) -> None:
-        """Let the repository read and refer to a blob, and keep the blob until `until`."""
+        """Let the repository read and refer to a blob, and keep the blob until `until`, or longer.
+
+        Raises:
+            BlobUnknown: no such blob (any more).
+        """
 
     def unlink_blob(self, repository_id: int, digest: Digest) -> bool:
         """Take the link away again; False if the repository did not have the blob."""
@@ -320,7 +369,7 @@ class Transaction(Reader, Protocol):
         """Add a session or overwrite its row."""
 
     def advance_upload(self, upload: Upload, from_offset: int) -> bool:
-        """Store the row if the session is open at `from_offset` still; False if another was first."""
+        """Store the row if the session is still open at `from_offset`; False if it is not."""
 
     def delete_upload(self, upload_id: str) -> None:
         """Remove a session."""

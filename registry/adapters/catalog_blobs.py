@@ -1,0 +1,311 @@
+"""Blobs, who may read them and what keeps them: that part of the catalog's SQL.
+
+A blob is held by a manifest that refers to it, by a link or lease that has not run out, or by its
+grace, which is the caller's to judge from `used_at`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import Select, bindparam, case, delete, literal, select, true, tuple_, update
+
+from registry.adapters import tables as t
+from registry.adapters.statements import Insert, Queries, Row, Statement, digest_of
+from registry.core.digest import Digest
+from registry.core.errors import BlobUnknown
+from registry.ports.catalog import Blob, Freed
+
+_P = bindparam
+_COLUMNS = (
+    t.blob.c.digest,
+    t.blob.c.size,
+    t.blob.c.storage_key,
+    t.blob.c.created_at,
+    t.blob.c.used_at,
+)
+_BLOB = Statement(select(*_COLUMNS).where(t.blob.c.digest == _P("digest")))
+_BLOBS_AFTER = Statement(
+    select(*_COLUMNS)
+    .where(t.blob.c.digest > _P("after"))
+    .order_by(t.blob.c.digest)
+    .limit(_P("count"))
+)
+_ALIAS = Statement(select(t.blob_alias.c.digest).where(t.blob_alias.c.alias == _P("alias")))
+_LINK = (
+    t.repository_blob.c.repository_id == _P("repository"),
+    t.repository_blob.c.digest == _P("digest"),
+)
+_USES = Statement(select(t.repository_blob.c.uses).where(*_LINK))
+_GGUF = Statement(select(t.gguf.c.facts).where(t.gguf.c.digest == _P("digest")))
+
+
+def _unheld(blobs: Select[Any]) -> Select[Any]:
+    """Those of the blobs that nothing holds at the time `now`."""
+    references, links, leases = t.manifest_reference.c, t.repository_blob.c, t.lease.c
+    return blobs.where(
+        ~select(references.position)
+        .where(references.target == t.blob.c.digest, references.is_blob == true())
+        .exists(),
+        ~select(links.digest)
+        .where(links.digest == t.blob.c.digest, links.until > _P("now"))
+        .exists(),
+        ~select(leases.digest)
+        .where(leases.digest == t.blob.c.digest, leases.until > _P("now"))
+        .exists(),
+    )
+
+
+_UNREFERENCED = Statement(
+    _unheld(select(*_COLUMNS).where(t.blob.c.used_at < _P("used_before")))
+    .order_by(t.blob.c.used_at)
+    .limit(_P("count"))
+)
+_IF_UNHELD = Statement(_unheld(select(*_COLUMNS).where(t.blob.c.digest == _P("digest"))))
+_FREED = Statement(
+    select(t.freed.c.digest, t.freed.c.storage_key)
+    .order_by(t.freed.c.digest, t.freed.c.storage_key)
+    .limit(_P("count"))
+)
+
+Inserter = Callable[[Any], Insert]
+
+
+def _put_blob(insert: Inserter) -> Any:
+    row = insert(t.blob).values({column.name: _P(column.name) for column in t.blob.c})
+    return row.on_conflict_do_update(
+        index_elements=[t.blob.c.digest],
+        set_={"used_at": _later(t.blob.c.used_at, row.excluded.used_at)},
+    ).returning(*_COLUMNS)
+
+
+def _later(old: Any, new: Any) -> Any:
+    """The greater of two; spelt out because max() and GREATEST are each one dialect's."""
+    return case((old > new, old), else_=new)
+
+
+def _link(insert: Inserter) -> Any:
+    columns = t.repository_blob.c
+    known = select(
+        _P("repository", type_=columns.repository_id.type),
+        t.blob.c.digest,
+        _P("until", type_=columns.until.type),
+        literal(0),
+    ).where(t.blob.c.digest == _P("digest"))
+    row = insert(t.repository_blob).from_select(["repository_id", "digest", "until", "uses"], known)
+    return row.on_conflict_do_update(
+        index_elements=[columns.repository_id, columns.digest],
+        set_={"until": _later(columns.until, row.excluded.until)},
+    )
+
+
+def _lease(insert: Inserter) -> Any:
+    row = insert(t.lease).from_select(
+        ["digest", "holder", "until"],
+        select(
+            t.blob.c.digest,
+            _P("holder", type_=t.lease.c.holder.type),
+            _P("until", type_=t.lease.c.until.type),
+        ).where(t.blob.c.digest == _P("digest")),
+    )
+    return row.on_conflict_do_update(
+        index_elements=[t.lease.c.digest, t.lease.c.holder],
+        set_={"until": _later(t.lease.c.until, row.excluded.until)},
+    )
+
+
+def _put_gguf(insert: Inserter) -> Any:
+    row = insert(t.gguf).values(digest=_P("digest"), facts=_P("facts"))
+    return row.on_conflict_do_update(
+        index_elements=[t.gguf.c.digest], set_={"facts": row.excluded.facts}
+    )
+
+
+_PUT_BLOB = Statement(_put_blob)
+_TOUCH = Statement(
+    update(t.blob)
+    .where(t.blob.c.digest == _P("b_digest"))
+    .values(used_at=_later(t.blob.c.used_at, _P("used", type_=t.blob.c.used_at.type)))
+)
+_TAKE_BACK = Statement(
+    delete(t.freed).where(
+        t.freed.c.digest == _P("digest"), t.freed.c.storage_key == _P("storage_key")
+    )
+)
+_PUT_ALIAS = Statement(
+    lambda insert: (
+        insert(t.blob_alias).values(alias=_P("alias"), digest=_P("digest")).on_conflict_do_nothing()
+    )
+)
+_PUT_LINK = Statement(_link)
+_UNLINK = Statement(delete(t.repository_blob).where(*_LINK, t.repository_blob.c.uses == 0))
+_SPEND = Statement(
+    update(t.repository_blob)
+    .where(t.repository_blob.c.repository_id == _P("b_repository"))
+    .where(t.repository_blob.c.digest == _P("b_digest"))
+    .values(until=0)
+)
+_EXPIRED_LINKS = (
+    select(t.repository_blob.c.repository_id, t.repository_blob.c.digest)
+    .where(t.repository_blob.c.uses == 0, t.repository_blob.c.until <= _P("now"))
+    .limit(_P("count"))
+)
+_EXPIRE_LINKS = Statement(
+    delete(t.repository_blob).where(
+        tuple_(t.repository_blob.c.repository_id, t.repository_blob.c.digest).in_(_EXPIRED_LINKS)
+    )
+)
+_EXPIRED_LEASES = (
+    select(t.lease.c.digest, t.lease.c.holder)
+    .where(t.lease.c.until <= _P("now"))
+    .limit(_P("count"))
+)
+_EXPIRE_LEASES = Statement(
+    delete(t.lease).where(tuple_(t.lease.c.digest, t.lease.c.holder).in_(_EXPIRED_LEASES))
+)
+_LEASE = Statement(_lease)
+_RELEASE = Statement(delete(t.lease).where(t.lease.c.holder == _P("holder")))
+_PUT_GGUF = Statement(_put_gguf)
+_FREE = Statement(delete(t.blob).where(t.blob.c.digest == _P("digest")))
+_ADD_FREED = Statement(
+    lambda insert: (
+        insert(t.freed)
+        .values(digest=_P("digest"), storage_key=_P("storage_key"))
+        .on_conflict_do_nothing()
+    )
+)
+_FORGET_FREED = Statement(delete(t.freed).where(t.freed.c.digest == _P("digest")))
+
+
+def _blob(row: Row) -> Blob:
+    digest, size, storage_key, created_at, used_at = row
+    return Blob(digest_of(digest), size, storage_key, created_at, used_at)
+
+
+class BlobReader(Queries):
+    """The reader's methods about blobs."""
+
+    def _own(self, digest: Digest) -> str:
+        """The sha256 of the blob that a digest names; the digest itself if no alias is known."""
+        if digest.algorithm != "sha256":
+            row = self._sql.one(_ALIAS, alias=str(digest))
+            if row:
+                return str(row[0])
+        return str(digest)
+
+    def blob(self, digest: Digest) -> Blob | None:
+        """See `Reader`."""
+        row = self._sql.one(_BLOB, digest=self._own(digest))
+        return _blob(row) if row else None
+
+    def has_blob(self, repository_id: int, digest: Digest) -> bool:
+        """See `Reader`."""
+        return self._uses(repository_id, self._own(digest)) is not None
+
+    def blob_in_use(self, repository_id: int, digest: Digest) -> bool:
+        """See `Reader`."""
+        return bool(self._uses(repository_id, self._own(digest)))
+
+    def _uses(self, repository_id: int, digest: str) -> int | None:
+        row = self._sql.one(_USES, repository=repository_id, digest=digest)
+        return row[0] if row else None
+
+    def gguf(self, digest: Digest) -> bytes | None:
+        """See `Reader`."""
+        row = self._sql.one(_GGUF, digest=self._own(digest))
+        return row[0] if row else None
+
+    def unreferenced(self, used_before: int, now: int, limit: int) -> list[Blob]:
+        """See `Reader`."""
+        rows = self._sql.all(_UNREFERENCED, used_before=used_before, now=now, count=limit)
+        return [_blob(row) for row in rows]
+
+    def freed(self, limit: int) -> list[Freed]:
+        """See `Reader`."""
+        rows = self._sql.all(_FREED, count=limit)
+        return [Freed(digest_of(digest), key) for digest, key in rows]
+
+    def blobs_after(self, digest: str, limit: int) -> list[Blob]:
+        """See `Reader`."""
+        return [_blob(row) for row in self._sql.all(_BLOBS_AFTER, after=digest, count=limit)]
+
+
+class BlobWriter(BlobReader):
+    """The transaction's methods about blobs."""
+
+    def put_blob(self, digest: Digest, size: int, storage_key: str, now: int) -> Blob:
+        """See `Transaction`."""
+        row = self._sql.one(
+            _PUT_BLOB,
+            digest=str(digest),
+            size=size,
+            storage_key=storage_key,
+            created_at=now,
+            used_at=now,
+        )
+        assert row is not None
+        # bytes freed under another key stay freed: keys are never used again
+        self._sql.run(_TAKE_BACK, digest=str(digest), storage_key=row[2])
+        return _blob(row)
+
+    def touch_blob(self, digest: Digest, now: int) -> bool:
+        """See `Transaction`."""
+        return self._sql.run(_TOUCH, b_digest=self._own(digest), used=now) > 0
+
+    def alias_blob(self, alias: Digest, digest: Digest) -> None:
+        """See `Transaction`."""
+        if self.blob(digest) is None:
+            raise BlobUnknown(str(digest))
+        self._sql.run(_PUT_ALIAS, alias=str(alias), digest=self._own(digest))
+
+    def link_blob(self, repository_id: int, digest: Digest, until: int) -> None:
+        """See `Transaction`."""
+        own = self._own(digest)
+        if not self._sql.run(_PUT_LINK, repository=repository_id, digest=own, until=until):
+            raise BlobUnknown(str(digest))
+
+    def unlink_blob(self, repository_id: int, digest: Digest) -> bool:
+        """See `Transaction`."""
+        own = self._own(digest)
+        if self._sql.run(_UNLINK, repository=repository_id, digest=own):
+            return True
+        return self._sql.run(_SPEND, b_repository=repository_id, b_digest=own) > 0
+
+    def lease(self, digests: Sequence[Digest], holder: str, until: int) -> list[Digest]:
+        """See `Transaction`."""
+        return [
+            digest
+            for digest in digests
+            if not self._sql.run(_LEASE, digest=self._own(digest), holder=holder, until=until)
+        ]
+
+    def release(self, holder: str) -> None:
+        """See `Transaction`."""
+        self._sql.run(_RELEASE, holder=holder)
+
+    def expire(self, now: int, limit: int) -> int:
+        """See `Transaction`."""
+        links = self._sql.run(_EXPIRE_LINKS, now=now, count=limit)
+        return links + self._sql.run(_EXPIRE_LEASES, now=now, count=limit)
+
+    def put_gguf(self, digest: Digest, facts: bytes) -> None:
+        """See `Transaction`."""
+        if self.blob(digest) is None:
+            raise BlobUnknown(str(digest))
+        self._sql.run(_PUT_GGUF, digest=self._own(digest), facts=facts)
+
+    def free(self, digests: Sequence[Digest], now: int) -> list[Freed]:
+        """See `Transaction`."""
+        gone = []
+        for digest in digests:
+            row = self._sql.one(_IF_UNHELD, digest=self._own(digest), now=now)
+            if row:
+                blob = _blob(row)
+                self._sql.run(_ADD_FREED, digest=row[0], storage_key=blob.storage_key)
+                self._sql.run(_FREE, digest=row[0])
+                gone.append(Freed(blob.digest, blob.storage_key))
+        return gone
+
+    def forget_freed(self, digests: Sequence[Digest]) -> None:
+        """See `Transaction`."""
+        for digest in digests:
+            self._sql.run(_FORGET_FREED, digest=str(digest))

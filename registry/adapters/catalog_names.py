@@ -1,0 +1,376 @@
+"""Repositories, tags, models and the spelling of names: that part of the catalog's SQL."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import and_, bindparam, delete, func, select, true, update
+
+from registry.adapters import tables as t
+from registry.adapters.statements import Queries, Row, Statement, digest_of
+from registry.core.digest import Digest
+from registry.core.errors import ManifestUnknown, RepositoryUnknown
+from registry.core.names import ModelName, RepositoryName
+from registry.ports.catalog import FolderChange, Model, ModelChange, Repository, Tag
+
+_P = bindparam
+_TAG_COLUMNS = (
+    t.repository.c.id,
+    t.repository.c.path,
+    t.tag.c.name,
+    t.tag.c.manifest_digest,
+    t.tag.c.updated_at,
+)
+_TAGS = select(*_TAG_COLUMNS).join_from(t.tag, t.repository)
+_MODELS = (
+    select(*_TAG_COLUMNS, t.manifest.c.card)
+    .join_from(t.tag, t.repository)
+    .join(t.manifest, t.manifest.c.digest == t.tag.c.manifest_digest)
+    .where(t.tag.c.is_model == true())
+)
+
+_REPOSITORY = Statement(
+    select(t.repository.c.id, t.repository.c.path).where(t.repository.c.path_key == _P("key"))
+)
+_REPOSITORIES = Statement(
+    select(t.repository.c.path)
+    .where(t.repository.c.path_key > _P("after"))
+    .where(
+        select(t.repository_manifest.c.digest)
+        .where(t.repository_manifest.c.repository_id == t.repository.c.id)
+        .exists()
+    )
+    .order_by(t.repository.c.path_key)
+    .limit(_P("count"))
+)
+_TAG = Statement(
+    _TAGS.where(t.tag.c.repository_id == _P("repository"), t.tag.c.name_key == _P("key"))
+)
+_TAG_NAMES = Statement(
+    select(t.tag.c.name)
+    .where(t.tag.c.repository_id == _P("repository"), t.tag.c.name > _P("after"))
+    .order_by(t.tag.c.name)
+    .limit(_P("count"))
+)
+_MODEL = Statement(
+    _TAGS.where(
+        t.repository.c.path_key == _P("path_key"),
+        t.tag.c.name_key == _P("key"),
+        t.tag.c.is_model == true(),
+    )
+)
+_ALL_MODELS = Statement(
+    _MODELS.order_by(t.tag.c.updated_at.desc(), t.repository.c.path_key, t.tag.c.name_key)
+)
+_ONE_MODEL = Statement(
+    _MODELS.where(t.tag.c.repository_id == _P("repository"), t.tag.c.name_key == _P("key"))
+)
+_LAST_EVENT = Statement(select(func.max(t.tag_event.c.id)))
+_CHANGED_TAGS = Statement(
+    select(
+        func.max(t.tag_event.c.id),
+        t.tag_event.c.repository_id,
+        t.tag_event.c.path,
+        t.tag_event.c.name,
+    )
+    .where(t.tag_event.c.id > _P("after"))
+    .group_by(t.tag_event.c.repository_id, t.tag_event.c.path, t.tag_event.c.name)
+    .order_by(func.max(t.tag_event.c.id))
+)
+_MANIFEST_TAGS = Statement(
+    _TAGS.where(t.tag.c.manifest_digest == _P("digest")).order_by(
+        t.repository.c.path_key, t.tag.c.name_key
+    )
+)
+_SPELLINGS = Statement(
+    select(
+        *(
+            select(t.spelling.c.text)
+            .where(t.spelling.c.kind == kind, t.spelling.c.key == _P(part))
+            .order_by(t.spelling.c.since, t.spelling.c.text)
+            .limit(1)
+            .scalar_subquery()
+            for kind, part in enumerate(("host", "namespace", "model", "tag"))
+        )
+    )
+)
+_FOLDER_CHANGES = Statement(
+    select(
+        t.folder_change.c.id,
+        t.folder_change.c.host,
+        t.folder_change.c.namespace,
+        t.folder_change.c.model,
+        t.folder_change.c.tag,
+        t.manifest.c.body,
+    )
+    .outerjoin_from(
+        t.folder_change, t.manifest, t.manifest.c.digest == t.folder_change.c.manifest_digest
+    )
+    .order_by(t.folder_change.c.id)
+    .limit(_P("count"))
+)
+
+_ADD_REPOSITORY = Statement(
+    lambda insert: (
+        insert(t.repository)
+        .values(path_key=_P("path_key"), path=_P("path"))
+        .on_conflict_do_nothing()
+        .returning(t.repository.c.id, t.repository.c.path)
+    )
+)
+_IS_EMPTY = Statement(
+    select(t.repository.c.id)
+    .where(t.repository.c.id == _P("repository"))
+    .where(
+        ~select(t.repository_manifest.c.digest)
+        .where(t.repository_manifest.c.repository_id == t.repository.c.id)
+        .exists()
+    )
+)
+_RESPELL = Statement(
+    update(t.repository).where(t.repository.c.id == _P("repository")).values(path=_P("path"))
+)
+_TAG_AND_TARGET = Statement(
+    select(
+        t.repository.c.path,
+        t.tag.c.name,
+        t.tag.c.manifest_digest,
+        t.manifest.c.digest,
+        t.manifest.c.card.is_not(None),
+    )
+    .select_from(t.repository)
+    .outerjoin(
+        t.repository_manifest,
+        and_(
+            t.repository_manifest.c.repository_id == t.repository.c.id,
+            t.repository_manifest.c.digest == _P("digest"),
+        ),
+    )
+    .outerjoin(t.manifest, t.manifest.c.digest == t.repository_manifest.c.digest)
+    .outerjoin(
+        t.tag, and_(t.tag.c.repository_id == t.repository.c.id, t.tag.c.name_key == _P("key"))
+    )
+    .where(t.repository.c.id == _P("repository"))
+)
+
+
+def _put_tag(insert: Callable[[Any], Any]) -> Any:
+    row = insert(t.tag).values({column.name: _P(column.name) for column in t.tag.c})
+    changed = ("manifest_digest", "updated_at", "is_model")
+    return row.on_conflict_do_update(
+        index_elements=[t.tag.c.repository_id, t.tag.c.name_key],
+        set_={name: row.excluded[name] for name in changed},
+    )
+
+
+_PUT_TAG = Statement(_put_tag)
+_DELETE_TAG = Statement(
+    delete(t.tag).where(t.tag.c.repository_id == _P("repository"), t.tag.c.name_key == _P("key"))
+)
+_ADD_EVENT = Statement(
+    lambda insert: insert(t.tag_event).values(
+        {column.name: _P(column.name) for column in t.tag_event.c if column.name != "id"}
+    )
+)
+_USE_SPELLING = Statement(
+    lambda insert: (
+        insert(t.spelling)
+        .values(kind=_P("kind"), key=_P("key"), text=_P("text"), since=_P("since"), uses=1)
+        .on_conflict_do_update(
+            index_elements=[t.spelling.c.kind, t.spelling.c.key, t.spelling.c.text],
+            set_={"uses": t.spelling.c.uses + 1},
+        )
+    )
+)
+_SAME_SPELLING = (
+    t.spelling.c.kind == _P("b_kind"),
+    t.spelling.c.key == _P("b_key"),
+    t.spelling.c.text == _P("b_text"),
+)
+_DROP_SPELLING = Statement(delete(t.spelling).where(*_SAME_SPELLING, t.spelling.c.uses <= 1))
+_UNUSE_SPELLING = Statement(
+    update(t.spelling).where(*_SAME_SPELLING).values(uses=t.spelling.c.uses - 1)
+)
+_NAME_COLUMNS = ("host", "namespace", "model", "tag")
+_DROP_FOLDER_CHANGE = Statement(
+    delete(t.folder_change).where(*(t.folder_change.c[name] == _P(name) for name in _NAME_COLUMNS))
+)
+_ADD_FOLDER_CHANGE = Statement(
+    lambda insert: insert(t.folder_change).values(
+        {name: _P(name) for name in (*_NAME_COLUMNS, "manifest_digest")}
+    )
+)
+_FORGET_FOLDER_CHANGES = Statement(
+    delete(t.folder_change).where(t.folder_change.c.id <= _P("up_to"))
+)
+
+
+def _tag(row: Row) -> Tag:
+    repository = Repository(row[0], RepositoryName(row[1]))
+    return Tag(repository, row[2], digest_of(row[3]), row[4])
+
+
+class NameReader(Queries):
+    """The reader's methods about names."""
+
+    def repository(self, name: RepositoryName) -> Repository | None:
+        """See `Reader`."""
+        row = self._sql.one(_REPOSITORY, key=name.key)
+        return Repository(row[0], RepositoryName(row[1])) if row else None
+
+    def repositories(self, after: str, limit: int) -> list[RepositoryName]:
+        """See `Reader`."""
+        rows = self._sql.all(_REPOSITORIES, after=after.lower(), count=limit)
+        return [RepositoryName(path) for (path,) in rows]
+
+    def tag(self, repository_id: int, name: str) -> Tag | None:
+        """See `Reader`."""
+        row = self._sql.one(_TAG, repository=repository_id, key=name.lower())
+        return _tag(row) if row else None
+
+    def tags(self, repository_id: int, after: str, limit: int) -> list[str]:
+        """See `Reader`."""
+        rows = self._sql.all(_TAG_NAMES, repository=repository_id, after=after, count=limit)
+        return [name for (name,) in rows]
+
+    def find_model(self, name: ModelName) -> Tag | None:
+        """See `Reader`."""
+        row = self._sql.one(_MODEL, path_key=name.repository.key, key=name.tag.lower())
+        return _tag(row) if row else None
+
+    def known_spelling(self, name: ModelName) -> ModelName:
+        """See `Reader`."""
+        row = self._sql.one(
+            _SPELLINGS,
+            host=name.host.lower(),
+            namespace=name.namespace.lower(),
+            model=name.model.lower(),
+            tag=name.tag.lower(),
+        )
+        host, namespace, model, tag = row or (None,) * 4
+        return ModelName(
+            host or name.host, namespace or name.namespace, model or name.model, tag or name.tag
+        )
+
+    def models(self) -> list[Model]:
+        """See `Reader`."""
+        return [Model(_tag(row), row[5]) for row in self._sql.all(_ALL_MODELS)]
+
+    def last_change(self) -> int:
+        """See `Reader`."""
+        row = self._sql.one(_LAST_EVENT)
+        return (row and row[0]) or 0
+
+    def model_changes(self, after: int) -> list[ModelChange]:
+        """See `Reader`."""
+        changes = []
+        for _, repository_id, path, name in self._sql.all(_CHANGED_TAGS, after=after):
+            row = self._sql.one(_ONE_MODEL, repository=repository_id, key=name.lower())
+            model = Model(_tag(row), row[5]) if row and (row[1], row[2]) == (path, name) else None
+            changes.append(ModelChange(RepositoryName(path).model_name(name), model))
+        return changes
+
+    def manifest_tags(self, digest: Digest) -> list[Tag]:
+        """See `Reader`."""
+        return [_tag(row) for row in self._sql.all(_MANIFEST_TAGS, digest=str(digest))]
+
+    def folder_changes(self, limit: int) -> list[FolderChange]:
+        """See `Reader`."""
+        rows = self._sql.all(_FOLDER_CHANGES, count=limit)
+        return [FolderChange(row[0], ModelName(*row[1:5]), row[5]) for row in rows]
+
+
+class NameWriter(NameReader):
+    """The transaction's methods about names."""
+
+    def put_repository(self, name: RepositoryName) -> Repository:
+        """See `Transaction`."""
+        row = self._sql.one(_REPOSITORY, key=name.key) or self._add_repository(name)
+        if row[1] != name.path and self._sql.one(_IS_EMPTY, repository=row[0]):
+            # nothing bears the old spelling any more, so it is not the first one either
+            self._sql.run(_RESPELL, repository=row[0], path=name.path)
+            return Repository(row[0], name)
+        return Repository(row[0], RepositoryName(row[1]))
+
+    def _add_repository(self, name: RepositoryName) -> Row:
+        row = self._sql.one(_ADD_REPOSITORY, path_key=name.key, path=name.path)
+        row = row or self._sql.one(_REPOSITORY, key=name.key)  # another transaction was first
+        assert row is not None
+        return row
+
+    def put_tag(self, repository_id: int, name: str, digest: Digest, now: int) -> Tag:
+        """See `Transaction`."""
+        row = self._sql.one(
+            _TAG_AND_TARGET, repository=repository_id, key=name.lower(), digest=str(digest)
+        )
+        if row is None:
+            raise RepositoryUnknown("repository name not known to registry")
+        path, known, old, target, has_card = row
+        if target is None:
+            raise ManifestUnknown(f"manifest unknown: {digest}")
+        repository = Repository(repository_id, RepositoryName(path))
+        tag = Tag(repository, known or name, digest, now)
+        model = tag.model
+        is_model = bool(has_card) and model.is_valid
+        self._sql.run(
+            _PUT_TAG,
+            repository_id=repository_id,
+            name_key=name.lower(),
+            name=name,
+            manifest_digest=str(digest),
+            updated_at=now,
+            is_model=is_model,
+        )
+        if known is None:
+            self._use_spelling(model, now)
+        self._record(tag, old, str(digest), now)
+        self._change_folder(model, str(digest) if is_model else None)
+        return tag
+
+    def delete_tag(self, repository_id: int, name: str) -> Digest | None:
+        """See `Transaction`."""
+        tag = self.tag(repository_id, name)
+        if tag is None:
+            return None
+        self._sql.run(_DELETE_TAG, repository=repository_id, key=name.lower())
+        self._unuse_spelling(tag.model)
+        self._record(tag, str(tag.digest), None, self._clock())
+        self._change_folder(tag.model, None)
+        return tag.digest
+
+    def forget_folder_changes(self, up_to_id: int) -> None:
+        """See `Transaction`."""
+        self._sql.run(_FORGET_FOLDER_CHANGES, up_to=up_to_id)
+
+    def _record(self, tag: Tag, old: str | None, new: str | None, now: int) -> None:
+        self._sql.run(
+            _ADD_EVENT,
+            repository_id=tag.repository.id,
+            path=tag.repository.name.path,
+            name=tag.name,
+            at=now,
+            old_digest=old,
+            new_digest=new,
+        )
+
+    def _change_folder(self, name: ModelName, digest: str | None) -> None:
+        """Note a change of the models folder, which holds models with valid names only."""
+        if not name.is_valid:
+            return
+        parts = {
+            "host": name.host,
+            "namespace": name.namespace,
+            "model": name.model,
+            "tag": name.tag,
+        }
+        self._sql.run(_DROP_FOLDER_CHANGE, **parts)
+        self._sql.run(_ADD_FOLDER_CHANGE, **parts, manifest_digest=digest)
+
+    def _use_spelling(self, name: ModelName, now: int) -> None:
+        for kind, text in enumerate((name.host, name.namespace, name.model, name.tag)):
+            self._sql.run(_USE_SPELLING, kind=kind, key=text.lower(), text=text, since=now)
+
+    def _unuse_spelling(self, name: ModelName) -> None:
+        for kind, text in enumerate((name.host, name.namespace, name.model, name.tag)):
+            same = {"b_kind": kind, "b_key": text.lower(), "b_text": text}
+            if not self._sql.run(_DROP_SPELLING, **same):
+                self._sql.run(_UNUSE_SPELLING, **same)

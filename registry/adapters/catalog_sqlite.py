@@ -1,0 +1,124 @@
+"""The catalog on SQLite: reads on the caller's thread, one writer thread with group commit.
+
+- WAL mode: readers and the writer never wait for one another. Each thread that reads has its own
+  connection, so a point read on the event loop costs no hop to another thread.
+- All writes go through one thread (`sqlite_writer.py`), whose callers share one fsync.
+- Other processes may use the same file: `BEGIN IMMEDIATE` waits for their lock, and `data_version`
+  notices their commits.
+"""
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from registry.adapters.catalog_transaction import SqlReader
+from registry.adapters.sqlite_writer import CLOSED, Writer, connect, translated
+from registry.adapters.statements import SQLITE, Session
+from registry.core.errors import Unavailable
+from registry.ports.catalog import Reader, Transaction
+
+T = TypeVar("T")
+
+_SCANNERS = 2  # threads for long reads; more would only share the same disk and processor
+_BUSY_S = 5.0
+_READ_BUSY_S = 1.0  # readers wait for others only while a crashed process's log is recovered
+
+
+class SqliteCatalog:
+    """`Catalog` on a database file. May be used from several event loops and threads."""
+
+    def __init__(
+        self, path: Path, busy_s: float = _BUSY_S, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        """Open the file; its schema must be up to date.
+
+        Raises:
+            Unavailable: it cannot be opened, or stays locked for `busy_s`.
+        """
+        self._path = path
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._open: list[sqlite3.Connection] = []
+        self._closed = False
+        try:
+            self._writer = Writer(path, busy_s, clock)
+            self._versions = self._connect()
+        except sqlite3.Error as error:
+            raise translated(error) from error
+        # Two runs of the service must not give one number to different contents: ETags outlive both
+        self._first_version = clock()
+        self._scanners = ThreadPoolExecutor(_SCANNERS, "catalog-scan")
+        self._writer.start()
+
+    async def read(self, work: Callable[[Reader], T]) -> T:
+        """See `Catalog`."""
+        return self._read(work)
+
+    async def scan(self, work: Callable[[Reader], T]) -> T:
+        """See `Catalog`."""
+        if self._closed:
+            raise Unavailable(CLOSED)
+        return await asyncio.get_running_loop().run_in_executor(self._scanners, self._read, work)
+
+    async def write(self, work: Callable[[Transaction], T]) -> T:
+        """See `Catalog`. When the caller is cancelled, `work` has run wholly or never will."""
+        return await self._writer.write(work)
+
+    def version(self) -> int:
+        """See `Catalog`."""
+        with self._lock:
+            try:
+                row = self._versions.execute("PRAGMA data_version").fetchall()[0]
+            except sqlite3.Error as error:
+                raise translated(error) from error
+        return self._first_version + int(row[0])
+
+    async def check(self) -> None:
+        """See `Catalog`."""
+        await self.write(lambda tx: None)
+
+    async def close(self) -> None:
+        """See `Catalog`."""
+        self._closed = True
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._writer.finish()
+        self._scanners.shutdown()
+        with self._lock:
+            while self._open:
+                self._open.pop().close()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = connect(self._path, _READ_BUSY_S)
+        connection.execute("PRAGMA query_only = ON")
+        with self._lock:
+            self._open.append(connection)
+        return connection
+
+    def _mine(self) -> tuple[sqlite3.Connection, SqlReader]:
+        """This thread's connection."""
+        if self._closed:
+            raise Unavailable(CLOSED)
+        connection = self._connect()
+        reader = SqlReader(Session(connection.cursor(), SQLITE), self._clock)
+        self._local.mine = connection, reader
+        return connection, reader
+
+    def _read(self, work: Callable[[Reader], T]) -> T:
+        """Run `work` on one snapshot."""
+        try:
+            connection, reader = getattr(self._local, "mine", None) or self._mine()
+            connection.execute("BEGIN")
+            try:
+                return work(reader)
+            finally:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise translated(error) from error

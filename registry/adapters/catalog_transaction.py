@@ -1,0 +1,13 @@
+"""The catalog's reader and transaction in SQL, put together from their parts. Any dialect's."""
+
+from registry.adapters.catalog_blobs import BlobReader
+from registry.adapters.catalog_manifests import ManifestReader, ManifestWriter
+from registry.adapters.catalog_transfers import TransferReader, TransferWriter
+
+
+class SqlReader(ManifestReader, BlobReader, TransferReader):
+    """`Reader` on a session."""
+
+
+class SqlTransaction(ManifestWriter, TransferWriter):
+    """`Transaction` on a session."""
