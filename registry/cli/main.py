@@ -1,0 +1,60 @@
+"""The program `registry`: its commands and nothing else.
+
+What only the server needs (the database, the web framework) is loaded by `serve` alone, so that the
+other commands start fast.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from registry.cli import models
+
+app = typer.Typer(
+    name="registry",
+    help="A self-hosted model library: the Ollama API, an Ollama and OCI registry.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0: any.", show_default="11434")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the store.", show_default="per user")
+    ] = None,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Allow other machines in without authentication.")
+    ] = False,
+) -> None:
+    """Run the library: API and registry.
+
+    Every setting can also be given in the environment, these as REGISTRY_HOST, REGISTRY_PORT,
+    REGISTRY_DATA and REGISTRY_NO_AUTH.
+    """
+    import_module("registry.cli.serve").run(host, port, data, no_auth=no_auth or None)
+
+
+app.command("list")(models.show_list)
+app.command("ls", hidden=True)(models.show_list)
+app.command("show")(models.show)
+app.command("create")(models.create)
+app.command("pull")(models.pull)
+app.command("push")(models.push)
+app.command("cp")(models.copy)
+app.command("rm")(models.remove)
+app.command("version")(models.version)
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    app()
