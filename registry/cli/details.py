@@ -15,7 +15,7 @@ _LICENSE_LINES = 2  # of each license, as in the stock listing; --verbose and --
 def text(answer: dict[str, Any], *, verbose: bool) -> str:
     """The sections of an answer of `/api/show`; with `verbose` metadata, tensors and full texts."""
     info = _mapping(answer.get("model_info"))
-    sections = [
+    sections: list[tuple[str, Sequence[Sequence[str]]]] = [
         ("Model", _model_rows(answer, info)),
         ("Capabilities", [[str(item)] for item in _items(answer.get("capabilities"))]),
         ("Projector", _projector_rows(_mapping(answer.get("projector_info")))),
@@ -37,15 +37,15 @@ def text(answer: dict[str, Any], *, verbose: bool) -> str:
 def _model_rows(answer: dict[str, Any], info: dict[str, Any]) -> list[list[str]]:
     about = _mapping(answer.get("details"))
     family = str(info.get("general.architecture") or about.get("family") or "")
-    rows = [
-        ["remote model", answer.get("remote_model")],
-        ["remote host", answer.get("remote_host")],
-        ["architecture", family],
-        ["parameters", about.get("parameter_size") or info.get("general.parameter_count")],
-        ["context length", info.get(f"{family}.context_length")],
-        ["embedding length", info.get(f"{family}.embedding_length")],
-        ["quantization", about.get("quantization_level")],
-        ["requires", answer.get("requires")],
+    rows: list[tuple[str, Any]] = [
+        ("remote model", answer.get("remote_model")),
+        ("remote host", answer.get("remote_host")),
+        ("architecture", family),
+        ("parameters", about.get("parameter_size") or info.get("general.parameter_count")),
+        ("context length", info.get(f"{family}.context_length")),
+        ("embedding length", info.get(f"{family}.embedding_length")),
+        ("quantization", about.get("quantization_level")),
+        ("requires", answer.get("requires")),
     ]
     return [[label, str(value)] for label, value in rows if value]
 
@@ -57,11 +57,11 @@ def _projector_rows(info: dict[str, Any]) -> list[list[str]]:
         found = (info.get(f"{family}.{kind}.{suffix}") for kind in ("vision", "audio"))
         return next((value for value in found if value), None)
 
-    rows = [
-        ["architecture", family],
-        ["parameters", info.get("general.parameter_count")],
-        ["embedding length", first("embedding_length")],
-        ["dimensions", first("projection_dim")],
+    rows: list[tuple[str, Any]] = [
+        ("architecture", family),
+        ("parameters", info.get("general.parameter_count")),
+        ("embedding length", first("embedding_length")),
+        ("dimensions", first("projection_dim")),
     ]
     return [[label, str(value)] for label, value in rows if value]
 
