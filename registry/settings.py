@@ -1,8 +1,8 @@
 """Settings: every knob with its type, unit and default; read once, from the environment.
 
-Names are `REGISTRY_<FIELD>`, nested ones `REGISTRY_<GROUP>__<FIELD>`; `REGISTRY_<FIELD>_FILE` names a
-file that holds the value, for secrets. `OLLAMA_HOST`, `OLLAMA_MODELS` and `OLLAMA_ORIGINS` are read
-where ours are not set, because they mean the same. `app`, `cli` and `migrations/env.py` get a
+Names are `REGISTRY_<FIELD>`, nested ones `REGISTRY_<GROUP>__<FIELD>`; `REGISTRY_<FIELD>_FILE` names
+a file that holds the value, for secrets. `OLLAMA_HOST`, `OLLAMA_MODELS` and `OLLAMA_ORIGINS` are
+read where ours are not set, because they mean the same. `app`, `cli` and `migrations/env.py` get a
 `Settings`; nobody else reads the environment.
 """
 
@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     log_level: str = Field("info", description="debug, info, warning or error")
     log_json: bool = Field(False, description="log lines as JSON")
     direct_url_s: int = Field(86_400, description="life of a signed URL of a blob")
-    cloud_disabled: bool = Field(True, description="answer to GET /api/status")
+    cloud_disabled: bool = Field(False, description="refuse names of the hosted service")
     limits: Limits = Field(default_factory=Limits)
     retention: Retention = Field(default_factory=Retention)
     upstream: Upstream = Field(default_factory=Upstream)

@@ -6,8 +6,8 @@
     python3 tools/dev.py test [ARGS]    # ruff, mypy, pytest
     python3 tools/dev.py setup          # only the environment
 
-Needs Python 3.11+ with venv, and pip's usual access to packages; the versions and hashes are those of
-`requirements.lock`. Standard library only: it runs before anything is installed.
+Needs Python 3.11+ with venv, and pip's usual access to packages; the versions and hashes are those
+of `requirements.lock`. Standard library only: it runs before anything is installed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """A model's card: what lists and checks want to know of it, worked out once when it is stored.
 
-The card's JSON lies beside the manifest in the catalog; `/api/tags` splices it into its answer as it
-is, so its keys are those of that answer. Two sets of capabilities are kept, because the list and
-`show` work them out differently (spec ollama-api 7.4): the list does not look into a GGUF's own chat
-template.
+The card's JSON lies beside the manifest in the catalog; `/api/tags` splices it into its answer as
+it is, so its keys are those of that answer. The list and `show` work out capabilities differently
+(spec ollama-api 7.4): the list does not look into a GGUF's own chat template.
 """
 
 import json

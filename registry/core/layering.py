@@ -27,8 +27,8 @@ _MAX_INT = (1 << 63) - 1
 class Recipe:
     """What a create request asks for, apart from names. Empty means not given.
 
-    `files`, `adapters` and `draft_files` map file names to digest texts; None is not given, an empty
-    mapping is an error of its own. `license` is the JSON value as sent.
+    `files`, `adapters` and `draft_files` map file names to digest texts; None is not given, an
+    empty mapping is an error of its own. `license` is the JSON value as sent.
     """
 
     origin: str = ""
@@ -142,9 +142,7 @@ def _clean(path: str) -> str:
 
 def start_config(recipe: Recipe, base: ImageConfig | None) -> ImageConfig:
     """The config before the layers had their say: the request's fields, then the parent's."""
-    config = ImageConfig(
-        renderer=recipe.renderer, parser=recipe.parser, requires=recipe.requires
-    )
+    config = ImageConfig(renderer=recipe.renderer, parser=recipe.parser, requires=recipe.requires)
     if base is None:
         return config
     return replace(
@@ -212,11 +210,11 @@ def licenses(value: Any) -> list[str]:
         for item in value:
             if item is not None and not isinstance(item, str):
                 kind = _json_kind(item)
-                raise OperationFailed(
-                    f"json: cannot unmarshal {kind} into Go value of type string"
-                )
+                raise OperationFailed(f"json: cannot unmarshal {kind} into Go value of type string")
         return [item or "" for item in value]
-    raise OperationFailed(f"json: cannot unmarshal {_json_kind(value)} into Go value of type []string")
+    raise OperationFailed(
+        f"json: cannot unmarshal {_json_kind(value)} into Go value of type []string"
+    )
 
 
 def _json_kind(value: Any) -> str:
@@ -224,7 +222,9 @@ def _json_kind(value: Any) -> str:
         return "bool"
     if isinstance(value, int | float):
         return "number"
-    return {str: "string", list: "array", dict: "object"}.get(type(value), "null")
+    if isinstance(value, str):
+        return "string"
+    return "array" if isinstance(value, list) else "object"
 
 
 _DEFAULTS = {  # architecture -> renderer, parser
@@ -278,7 +278,10 @@ class _Draft:
 
 
 def plan(
-    recipe: Recipe, config: ImageConfig, layers: Sequence[Layer], params: Sequence[Mapping[str, Any]]
+    recipe: Recipe,
+    config: ImageConfig,
+    layers: Sequence[Layer],
+    params: Sequence[Mapping[str, Any]],
 ) -> Plan:
     """Lay the recipe's texts over base, adapter and draft layers.
 

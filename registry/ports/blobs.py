@@ -1,9 +1,9 @@
 """The blob store: bytes by digest. It never sees names.
 
 Bytes come in as an `Incoming`, an append-only file (or multipart upload) under a random key that
-nobody else sees. It is hashed as it grows. `publish` makes it a blob; until the catalog has a row for
-the blob, nothing serves it. Order of a commit, so that a crash at any point leaves at most bytes that
-no row mentions:
+nobody else sees. It is hashed as it grows. `publish` makes it a blob; until the catalog has a row
+for the blob, nothing serves it. Order of a commit, so that a crash at any point leaves at most
+bytes that no row mentions:
 
     incoming = await store.create()
     await incoming.receive(body)            # hashed and written while it arrives
@@ -13,8 +13,8 @@ no row mentions:
     await incoming.close()                  # the incoming name goes
 
 `confirm` runs inside the transaction and makes sure that the published bytes are (still) there: a
-concurrent `free` of the same digest may have removed them after `publish` (ADR 0003). `remove` likewise
-runs inside a transaction that has just seen that no row mentions the blob.
+concurrent `free` of the same digest may have removed them after `publish` (ADR 0003). `remove`
+likewise runs inside a transaction that has just seen that no row mentions the blob.
 
 Sizes and offsets are bytes; ranges are half-open `[start, stop)`.
 """

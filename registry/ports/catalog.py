@@ -105,16 +105,6 @@ class ModelChange:
 
 
 @dataclass(frozen=True, slots=True)
-class TagEvent:
-    """A change of a tag, spelt as it was then; `digest` is None if the tag was deleted."""
-
-    id: int
-    name: ModelName
-    digest: Digest | None
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
 class Upload:
     """An upload session. Source: spec registry-protocol 2.6.
 
@@ -204,15 +194,6 @@ class Reader(Protocol):
 
     def models(self) -> list[Model]:
         """Every model with a valid Ollama name; newest first, then by name."""
-
-    def model(self, name: ModelName) -> Model | None:
-        """One row of `models`."""
-
-    def tag_events(self, after: int, limit: int) -> list[TagEvent]:
-        """Up to `limit` changes of tags with an id above `after`, oldest first."""
-
-    def last_event(self) -> int:
-        """The id of the newest tag event, 0 if there is none."""
 
     def last_change(self) -> int:
         """The number of the newest change of a tag; 0 if there was none."""

@@ -1,7 +1,7 @@
-"""What follows a change: the models folder brought up to date, freed bytes deleted, leftovers swept.
+"""What follows a change: the models folder written, freed bytes deleted, leftovers swept.
 
-Every duty is a row first (`folder_change`, `freed`, an expired upload, a blob past its grace), so that
-a crash between the transaction and the deed leaves the duty to the next start or the next sweep.
+Every duty is a row first (`folder_change`, `freed`, an expired upload, a blob past its grace), so
+that a crash between the transaction and the deed leaves the duty to the next start or sweep.
 """
 
 import asyncio

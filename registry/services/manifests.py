@@ -12,7 +12,6 @@ from registry.core import media
 from registry.core.card import Card, Parts
 from registry.core.digest import Digest
 from registry.core.errors import (
-    BlobUnknown,
     DigestInvalid,
     DigestMismatch,
     GgufInvalid,
@@ -35,7 +34,9 @@ from registry.services.housekeeping import Housekeeping
 MAX_TEXT = 16 << 20
 """A text layer above this size, in bytes, is kept but not read: its model is no model to us."""
 
-_TEXTS = frozenset({media.TEMPLATE, media.PROMPT, media.SYSTEM, media.PARAMS, media.MESSAGES, media.LICENSE})
+_TEXTS = frozenset(
+    {media.TEMPLATE, media.PROMPT, media.SYSTEM, media.PARAMS, media.MESSAGES, media.LICENSE}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +108,14 @@ class Manifests:
     async def _card(
         self, manifest: Manifest, name: Digest, known: Mapping[Digest, bytes]
     ) -> tuple[str, dict[Digest, bytes]]:
-        facts = dict(known)
-        for layer in manifest.blobs:
-            if layer.digest in facts or not _is_read(layer):
-                continue
-            found = await self._catalog.read(lambda tx, d=layer.digest: tx.facts(d))  # type: ignore[misc]
-            if found is None and (read := await self._read(layer)) is not None:
-                facts[layer.digest] = read
-            elif found is not None:
-                facts[layer.digest] = found
-        return Card.of(take_apart(manifest, facts), name).to_json(), facts
+        wanted = [d for d in manifest.blobs if _is_read(d) and d.digest not in known]
+        here = await self._catalog.read(lambda tx: {d.digest: tx.facts(d.digest) for d in wanted})
+        facts = dict(known) | {digest: found for digest, found in here.items() if found is not None}
+        new = dict(known)
+        for layer in wanted:
+            if layer.digest not in facts and (found := await self._read(layer)) is not None:
+                facts[layer.digest] = new[layer.digest] = found
+        return Card.of(take_apart(manifest, facts), name).to_json(), new
 
     async def _read(self, layer: Descriptor) -> bytes | None:
         """The facts of a blob that the catalog has none of: a GGUF's header, a text's content."""
@@ -311,7 +310,9 @@ def is_model(manifest: Manifest) -> bool:
 def _is_read(layer: Descriptor) -> bool:
     if layer.media_type in media.GGUF_LAYERS:
         return True
-    return layer.size <= MAX_TEXT and (layer.media_type in _TEXTS or layer.media_type == media.CONFIG)
+    return layer.size <= MAX_TEXT and (
+        layer.media_type in _TEXTS or layer.media_type == media.CONFIG
+    )
 
 
 def take_apart(manifest: Manifest, facts: Mapping[Digest, bytes]) -> Parts:

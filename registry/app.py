@@ -1,0 +1,140 @@
+"""The composition root: Settings -> adapters -> services -> application. It knows all layers."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp
+
+from registry import logs
+from registry.adapters import migrate
+from registry.adapters.blobs_fs import FsBlobStore
+from registry.adapters.catalog_sql import open_catalog, resolve
+from registry.adapters.models_folder import FolderOnDisk
+from registry.adapters.upstream_http import HttpUpstreams
+from registry.core.errors import RegistryError
+from registry.server.run import run_server
+from registry.services import Services
+from registry.services.blobs import Blobs, Lives
+from registry.services.create import Create
+from registry.services.housekeeping import Housekeeping
+from registry.services.inference import Inference
+from registry.services.listing import Listing
+from registry.services.manifests import Manifests
+from registry.services.models import Models
+from registry.services.pull import Pull
+from registry.services.push import Push
+from registry.services.uploads import UploadLimits, Uploads
+from registry.settings import Settings
+from registry.web import errors, health, inference, oci, ollama
+from registry.web.answers import rfc3339
+from registry.web.guard import Guard
+from registry.web.resources import not_found
+
+log = structlog.get_logger()
+_NS = 1_000_000_000
+
+
+def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Services:
+    """Make the adapters and services of a settings; the schema must be up to date."""
+    catalog = open_catalog(settings.database_url, settings.sqlite_path)
+    store = FsBlobStore(settings.data)
+    retention = settings.retention
+    housekeeping = Housekeeping(catalog, store, FolderOnDisk(settings.data), retention, clock)
+    blobs = Blobs(catalog, store, Lives(retention.grace_s * _NS, retention.lease_s * _NS), clock)
+    manifests = Manifests(catalog, store, housekeeping, clock)
+    models = Models(catalog, store, manifests, housekeeping, clock)
+    upstreams = HttpUpstreams(settings)
+    pull = Pull(catalog, store, upstreams, manifests, settings, clock)
+    return Services(
+        settings=settings,
+        clock=clock,
+        catalog=catalog,
+        store=store,
+        housekeeping=housekeeping,
+        blobs=blobs,
+        uploads=Uploads(blobs, UploadLimits()),
+        manifests=manifests,
+        models=models,
+        listing=Listing(catalog, rfc3339),
+        create=Create(catalog, store, manifests, models, housekeeping, pull.run, clock),
+        pull=pull,
+        push=Push(catalog, store, upstreams, settings),
+        inference=Inference(catalog, models),
+    )
+
+
+def application(services: Services) -> ASGIApp:
+    """The ASGI application over a bundle of services."""
+    routes: list[Route] = [
+        *ollama.routes,
+        *inference.routes,
+        *oci.routes,
+        *health.routes,
+    ]
+
+    def known(path: str) -> bool:
+        scope = {"type": "http", "path": path, "method": "GET", "root_path": ""}
+        return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+    lost = not_found(known)
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return await lost(request)
+
+    app = Starlette(
+        routes=routes,
+        exception_handlers={
+            RegistryError: errors.answer,
+            HTTPException: http_error,
+            Exception: errors.crash,
+        },
+        lifespan=lambda app: _lifespan(services),
+    )
+    app.router.redirect_slashes = False
+    app.state.services = services
+    guarded = Guard(app, services.settings.origins, check_host=services.settings.is_loopback)
+    return logs.AccessLog(guarded)
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(services: Services) -> AsyncIterator[None]:
+    """Background duties while the server runs; the catalog is closed last."""
+    await services.housekeeping.settle([])
+    duties = asyncio.create_task(services.housekeeping.run([services.uploads.sweep]))
+    try:
+        yield
+    finally:
+        duties.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await duties
+        await services.uploads.close()
+        with contextlib.suppress(RegistryError):
+            await services.housekeeping.purge()
+        await services.catalog.close()
+
+
+def prepare(settings: Settings) -> None:
+    """Make the data folder and bring the schema up to date.
+
+    Raises:
+        RegistryError: the folder cannot be used, or the schema is newer than this code.
+    """
+    Path(settings.data).mkdir(parents=True, exist_ok=True)
+    migrate.upgrade(resolve(settings.database_url, settings.sqlite_path))
+
+
+def serve(settings: Settings) -> None:
+    """Run the server until SIGTERM or SIGINT."""
+    logs.configure(settings.log_level, json=settings.log_json)
+    prepare(settings)
+    run_server(lambda: application(build(settings)), settings)

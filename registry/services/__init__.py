@@ -1,0 +1,38 @@
+"""Use cases, one per file: no HTTP, no SQL, no path. `Services` is what web and cli receive."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from registry.ports.blobs import BlobStore
+from registry.ports.catalog import Catalog
+from registry.services.blobs import Blobs
+from registry.services.create import Create
+from registry.services.housekeeping import Housekeeping
+from registry.services.inference import Inference
+from registry.services.listing import Listing
+from registry.services.manifests import Manifests
+from registry.services.models import Models
+from registry.services.pull import Pull
+from registry.services.push import Push
+from registry.services.uploads import Uploads
+from registry.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything the edges may call. `clock` gives nanoseconds since the epoch."""
+
+    settings: Settings
+    clock: Callable[[], int]
+    catalog: Catalog
+    store: BlobStore
+    housekeeping: Housekeeping
+    blobs: Blobs
+    uploads: Uploads
+    manifests: Manifests
+    models: Models
+    listing: Listing
+    create: Create
+    pull: Pull
+    push: Push
+    inference: Inference

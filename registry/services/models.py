@@ -1,0 +1,220 @@
+"""Models by their Ollama names: list, show, copy, delete. Answers come from the catalog alone.
+
+Source: spec ollama-api 7, 8, 13.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from registry.core import media
+from registry.core.card import Parts
+from registry.core.digest import Digest
+from registry.core.errors import ModelUnknown, NameInvalid
+from registry.core.facts import Facts, model_info, projector_info
+from registry.core.manifest import Manifest, parse
+from registry.core.modelfile import Rendering, render
+from registry.core.names import ModelName
+from registry.core.parameters import format_parameters
+from registry.ports.blobs import BlobStore
+from registry.ports.catalog import Catalog, Freed, Reader, Tag, Transaction
+from registry.services.gguf_facts import read_arrays
+from registry.services.housekeeping import Housekeeping
+from registry.services.manifests import Manifests, take_apart
+
+_CACHED_PARTS = 512
+
+
+class Models:
+    """Use cases around model names."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        store: BlobStore,
+        manifests: Manifests,
+        housekeeping: Housekeeping,
+        clock: Callable[[], int],
+    ) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._manifests = manifests
+        self._housekeeping = housekeeping
+        self._clock = clock
+        self._parts: dict[Digest, Parts] = {}
+
+    async def find(self, name: ModelName) -> Tag | None:
+        """The model's tag, whatever the case of its name."""
+        if not name.is_valid:
+            return None
+        return await self._catalog.read(lambda tx: tx.find_model(name))
+
+    async def parts(self, tag: Tag) -> Parts:
+        """The model taken apart. Manifests never change, so the last few hundred are remembered."""
+        found = self._parts.get(tag.digest)
+        if found is None:
+            found = await self._catalog.read(lambda tx: _load(tx, tag.digest))
+            if len(self._parts) >= _CACHED_PARTS:
+                self._parts.pop(next(iter(self._parts)))
+            self._parts[tag.digest] = found
+        return found
+
+    async def show(
+        self,
+        tag: Tag,
+        *,
+        system: str = "",
+        options: Mapping[str, Any] | None = None,
+        verbose: bool = False,
+    ) -> dict[str, Any]:
+        """The answer of `/api/show` but for `modified_at`, in the order of spec ollama-api 7."""
+        parts = await self.parts(tag)
+        answer = _texts(parts, tag.model, system, options or {})
+        config = parts.config
+        answer["details"] = parts.details()
+        messages = [
+            {"role": item.get("role") or "", "content": item.get("content") or ""}
+            for item in parts.messages
+        ]
+        answer |= {"messages": messages} if messages else {}
+        if config.remote_host:
+            answer |= {"remote_model": config.remote_model, "remote_host": config.remote_host}
+            answer["model_info"] = _stub_info(parts)
+        else:
+            answer |= await self._weights(parts, verbose)
+        capabilities = parts.capabilities(look_into_gguf=True)
+        answer |= {"capabilities": capabilities} if capabilities else {}
+        answer |= {"requires": config.requires} if config.requires else {}
+        return answer
+
+    async def _weights(self, parts: Parts, verbose: bool) -> dict[str, Any]:
+        """What the GGUF headers say: model_info, projector_info, tensors."""
+        facts = parts.model
+        if facts is None:
+            return {"model_info": {}}
+        found: dict[str, Any] = {"model_info": await self._info(parts, media.MODEL, facts, verbose)}
+        projectors = parts.digests(media.PROJECTOR)
+        if projectors and projectors[0] in parts.facts:
+            seer = parts.facts[projectors[0]]
+            found["projector_info"] = await self._info(parts, media.PROJECTOR, seer, verbose)
+        if facts.tensors:
+            found["tensors"] = [
+                {"name": name, "type": kind, "shape": list(shape)}
+                for name, kind, shape in facts.tensors
+            ]
+        return found
+
+    async def _info(
+        self, parts: Parts, media_type: str, facts: Facts, verbose: bool
+    ) -> dict[str, Any]:
+        shown = model_info if media_type == media.MODEL else projector_info
+        if not verbose:
+            return shown(facts)
+        digest = parts.digests(media_type)[-1 if media_type == media.MODEL else 0]
+        blob = await self._catalog.read(lambda tx: tx.blob(digest))
+        if blob is None:
+            return shown(facts)
+        async with await self._store.open(blob.storage_key) as opened:
+            arrays = await read_arrays(opened, facts)
+        return shown(facts, arrays)
+
+    async def copy(self, source: ModelName, destination: ModelName) -> None:
+        """Give a model a second name. What the second name meant before is left to the sweep.
+
+        Raises:
+            ModelUnknown: there is no `source`.
+        """
+
+        def work(tx: Transaction) -> None:
+            spelt = tx.known_spelling(destination)
+            if spelt == tx.known_spelling(source):
+                return
+            tag = tx.find_model(source)
+            manifest = tx.manifest(tag.digest) if tag else None
+            if tag is None or manifest is None:
+                raise ModelUnknown(f"model {source.short} not found")
+            repository = tx.put_repository(spelt.repository)
+            for reference in manifest.references:
+                tx.link_blob(repository.id, reference.digest, 0)
+            tx.put_manifest(repository.id, manifest, self._clock())
+            tx.put_tag(repository.id, spelt.tag, manifest.digest, self._clock())
+
+        await self._catalog.write(work)
+        await self._housekeeping.settle([])
+
+    async def delete(self, name: ModelName) -> None:
+        """Delete a model; blobs that nothing else refers to go at once.
+
+        Raises:
+            ModelUnknown: there is no such model.
+        """
+
+        def work(tx: Transaction) -> list[Freed]:
+            tag = tx.find_model(name)
+            if tag is None:
+                raise ModelUnknown(f"model {name.short} not found")
+            tx.delete_tag(tag.repository.id, tag.name)
+            return self._manifests.drop(tx, tag.repository.id, tag.digest)
+
+        freed = await self._catalog.write(work)
+        await self._housekeeping.settle(freed)
+
+
+def _load(tx: Reader, digest: Digest) -> Parts:
+    row = tx.manifest(digest)
+    if row is None:
+        raise ModelUnknown("model was deleted meanwhile")
+    manifest = parse(row.body, row.media_type)
+    if not isinstance(manifest, Manifest):
+        raise NameInvalid("not a model")
+    facts = {item.digest: tx.facts(item.digest) for item in manifest.blobs}
+    return take_apart(manifest, {key: value for key, value in facts.items() if value is not None})
+
+
+def _texts(
+    parts: Parts, name: ModelName, system: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """License, modelfile, parameters, template and system of show, in this order."""
+    licenses = parts.all_texts(media.LICENSE)
+    spoken = system or parts.text(media.SYSTEM) or ""
+    template = parts.template if parts.template is not None else "{{ .Prompt }}"
+    rendering = Rendering(
+        name=name.short,
+        weights=_path(parts.digests(media.MODEL)),
+        adapters=[_path([item]) for item in parts.digests(media.ADAPTER)],
+        drafts=[_path([item]) for item in parts.digests(media.DRAFT)],
+        projectors=[_path([item]) for item in parts.digests(media.PROJECTOR)],
+        template=template,
+        system=spoken,
+        renderer=parts.config.renderer,
+        parser=parts.config.parser,
+        parameters={**parts.parameters, **options},
+        licenses=licenses,
+        messages=[(item.get("role") or "", item.get("content") or "") for item in parts.messages],
+    )
+    answer: dict[str, Any] = {"license": "\n".join(licenses)} if licenses else {}
+    answer["modelfile"] = render(rendering)
+    parameters = format_parameters(parts.parameters)
+    answer |= {"parameters": parameters} if parameters else {}
+    shown = parts.jinja if parts.uses_jinja and not parts.config.remote_host else template
+    answer["template"] = shown
+    answer |= {"system": spoken} if spoken else {}
+    return answer
+
+
+def _path(digests: list[Digest]) -> str:
+    """A blob as `show` names it. The folder's true path is none of a caller's business."""
+    return f"$OLLAMA_MODELS/blobs/{digests[-1].file_name}" if digests else ""
+
+
+def _stub_info(parts: Parts) -> dict[str, Any]:
+    config = parts.config
+    if not config.model_family:
+        return {}
+    info: dict[str, Any] = {"general.architecture": config.model_family}
+    info |= {"general.basename": config.base_name} if config.base_name else {}
+    for key, value in (
+        ("context_length", config.context_length),
+        ("embedding_length", config.embedding_length),
+    ):
+        info |= {f"{config.model_family}.{key}": value} if value else {}
+    return info

@@ -1,0 +1,41 @@
+"""Liveness and readiness."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from registry import OLLAMA_API_VERSION, __version__
+from registry.core.errors import RegistryError
+from registry.services import Services
+from registry.web.answers import json_response
+from registry.web.resources import resource
+
+
+async def healthz(request: Request) -> Response:
+    """The process answers."""
+    return json_response({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """Each part by name; 503 while one of them cannot work."""
+    services: Services = request.app.state.services
+    parts: dict[str, str] = {}
+    for name, check in (("database", services.catalog.check), ("store", services.store.check)):
+        try:
+            await check()
+            parts[name] = "ok"
+        except RegistryError as error:
+            parts[name] = str(error)
+    ready = all(text == "ok" for text in parts.values())
+    body = {
+        "status": "ok" if ready else "unavailable",
+        "version": __version__,
+        "ollama_api": OLLAMA_API_VERSION,
+        "parts": parts,
+    }
+    return json_response(body, 200 if ready else 503)
+
+
+routes = [
+    resource("/healthz", GET=healthz, HEAD=healthz),
+    resource("/readyz", GET=readyz, HEAD=readyz),
+]

@@ -1,0 +1,60 @@
+"""Events as NDJSON, or the last of them as one JSON object.
+
+The first event is drawn before the status line goes out, so that an early error has a true status;
+a late one is the last line. Source: spec ollama-api 2.1, "Errors in streams".
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, assert_never
+
+from starlette.responses import Response, StreamingResponse
+
+from registry.core.errors import RegistryError
+from registry.core.events import Done, Event, Events, Status, Transfer
+from registry.core.gojson import dumps
+from registry.web.answers import json_response
+
+NDJSON = "application/x-ndjson"
+
+
+def as_json(event: Event) -> dict[str, Any]:
+    """An event as clients see it. `completed` is left out while it is 0."""
+    match event:
+        case Transfer():
+            line = {"status": event.text, "digest": str(event.digest), "total": event.total}
+            return line | ({"completed": event.completed} if event.completed else {})
+        case Status() | Done():
+            return {"status": event.text}
+        case _:
+            assert_never(event)
+
+
+async def respond(events: Events, *, stream: bool) -> Response:
+    """Answer with the events as they come, or with the last one when all is done.
+
+    Raises:
+        RegistryError: the work failed before its first event (or at all, without `stream`).
+    """
+    if not stream:
+        last: Event | None = None
+        async with aclosing(events):
+            async for event in events:
+                last = event
+        return json_response(as_json(last) if last else {}, media_type="application/json")
+    try:
+        first = await anext(events)
+    except BaseException:
+        await events.aclose()
+        raise
+    return StreamingResponse(_lines(first, events), headers={"content-type": NDJSON})
+
+
+async def _lines(first: Event, rest: Events) -> AsyncIterator[bytes]:
+    async with aclosing(rest):  # a client that leaves ends the service's work
+        try:
+            yield dumps(as_json(first)) + b"\n"
+            async for event in rest:
+                yield dumps(as_json(event)) + b"\n"
+        except RegistryError as error:  # the status has gone out: the last line must tell
+            yield dumps({"error": str(error)}) + b"\n"
