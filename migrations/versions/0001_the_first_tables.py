@@ -22,10 +22,11 @@ def upgrade() -> None:
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("used_at", sa.BigInteger(), nullable=False),
+        sa.Column("uses", sa.BigInteger(), nullable=False),
         sa.Column("storage_key", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("digest", name="pk_blob"),
     )
-    op.create_index("ix_blob_used_at", "blob", ["used_at"])
+    op.create_index("ix_blob_uses_used_at", "blob", ["uses", "used_at"])
     op.create_table(
         "fetch",
         sa.Column("digest", TEXT, nullable=False),
@@ -107,6 +108,15 @@ def upgrade() -> None:
     )
     op.create_index("ix_blob_alias_digest", "blob_alias", ["digest"])
     op.create_table(
+        "blob_facts",
+        sa.Column("digest", TEXT, nullable=False),
+        sa.Column("facts", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["digest"], ["blob.digest"], name="fk_blob_facts_digest", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("digest", name="pk_blob_facts"),
+    )
+    op.create_table(
         "fetch_part",
         sa.Column("digest", TEXT, nullable=False),
         sa.Column("start", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -118,15 +128,6 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("digest", "start", name="pk_fetch_part"),
         sqlite_with_rowid=False,
-    )
-    op.create_table(
-        "gguf",
-        sa.Column("digest", TEXT, nullable=False),
-        sa.Column("facts", sa.LargeBinary(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["digest"], ["blob.digest"], name="fk_gguf_digest", ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("digest", name="pk_gguf"),
     )
     op.create_table(
         "lease",
@@ -258,8 +259,8 @@ def downgrade() -> None:
     op.drop_table("repository_blob")
     op.drop_table("manifest_reference")
     op.drop_table("lease")
-    op.drop_table("gguf")
     op.drop_table("fetch_part")
+    op.drop_table("blob_facts")
     op.drop_table("blob_alias")
     op.drop_table("spelling")
     op.drop_table("secret")

@@ -36,13 +36,14 @@ _LINK = (
     t.repository_blob.c.digest == _P("digest"),
 )
 _USES = Statement(select(t.repository_blob.c.uses).where(*_LINK))
-_GGUF = Statement(select(t.gguf.c.facts).where(t.gguf.c.digest == _P("digest")))
+_FACTS = Statement(select(t.blob_facts.c.facts).where(t.blob_facts.c.digest == _P("digest")))
 
 
 def _unheld(blobs: Select[Any]) -> Select[Any]:
     """Those of the blobs that nothing holds at the time `now`."""
     references, links, leases = t.manifest_reference.c, t.repository_blob.c, t.lease.c
     return blobs.where(
+        t.blob.c.uses == 0,
         ~select(references.position)
         .where(references.target == t.blob.c.digest, references.is_blob == true())
         .exists(),
@@ -71,7 +72,8 @@ Inserter = Callable[[Any], Insert]
 
 
 def _put_blob(insert: Inserter) -> Any:
-    row = insert(t.blob).values({column.name: _P(column.name) for column in t.blob.c})
+    names = ("digest", "size", "created_at", "used_at", "storage_key")
+    row = insert(t.blob).values({name: _P(name) for name in names} | {"uses": 0})
     return row.on_conflict_do_update(
         index_elements=[t.blob.c.digest],
         set_={"used_at": _later(t.blob.c.used_at, row.excluded.used_at)},
@@ -113,10 +115,10 @@ def _lease(insert: Inserter) -> Any:
     )
 
 
-def _put_gguf(insert: Inserter) -> Any:
-    row = insert(t.gguf).values(digest=_P("digest"), facts=_P("facts"))
+def _put_facts(insert: Inserter) -> Any:
+    row = insert(t.blob_facts).values(digest=_P("digest"), facts=_P("facts"))
     return row.on_conflict_do_update(
-        index_elements=[t.gguf.c.digest], set_={"facts": row.excluded.facts}
+        index_elements=[t.blob_facts.c.digest], set_={"facts": row.excluded.facts}
     )
 
 
@@ -164,7 +166,7 @@ _EXPIRE_LEASES = Statement(
 )
 _LEASE = Statement(_lease)
 _RELEASE = Statement(delete(t.lease).where(t.lease.c.holder == _P("holder")))
-_PUT_GGUF = Statement(_put_gguf)
+_PUT_FACTS = Statement(_put_facts)
 _FREE = Statement(delete(t.blob).where(t.blob.c.digest == _P("digest")))
 _ADD_FREED = Statement(
     lambda insert: (
@@ -209,9 +211,9 @@ class BlobReader(Queries):
         row = self._sql.one(_USES, repository=repository_id, digest=digest)
         return row[0] if row else None
 
-    def gguf(self, digest: Digest) -> bytes | None:
+    def facts(self, digest: Digest) -> bytes | None:
         """See `Reader`."""
-        row = self._sql.one(_GGUF, digest=self._own(digest))
+        row = self._sql.one(_FACTS, digest=self._own(digest))
         return row[0] if row else None
 
     def unreferenced(self, used_before: int, now: int, limit: int) -> list[Blob]:
@@ -287,11 +289,11 @@ class BlobWriter(BlobReader):
         links = self._sql.run(_EXPIRE_LINKS, now=now, count=limit)
         return links + self._sql.run(_EXPIRE_LEASES, now=now, count=limit)
 
-    def put_gguf(self, digest: Digest, facts: bytes) -> None:
+    def put_facts(self, digest: Digest, facts: bytes) -> None:
         """See `Transaction`."""
         if self.blob(digest) is None:
             raise BlobUnknown(str(digest))
-        self._sql.run(_PUT_GGUF, digest=self._own(digest), facts=facts)
+        self._sql.run(_PUT_FACTS, digest=self._own(digest), facts=facts)
 
     def free(self, digests: Sequence[Digest], now: int) -> list[Freed]:
         """See `Transaction`."""

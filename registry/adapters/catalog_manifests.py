@@ -81,6 +81,12 @@ _SPEND = (
 _SPEND_AGAIN = Statement(_SPEND.values(until=0))
 _SPEND_AND_USE = Statement(_SPEND.values(until=0, uses=t.repository_blob.c.uses + 1))
 _UNUSE = Statement(_SPEND.values(uses=t.repository_blob.c.uses - 1))
+_COUNT_USE = Statement(
+    update(t.blob).where(t.blob.c.digest == _P("b_digest")).values(uses=t.blob.c.uses + 1)
+)
+_COUNT_DISUSE = Statement(
+    update(t.blob).where(t.blob.c.digest == _P("b_digest")).values(uses=t.blob.c.uses - 1)
+)
 _TAGS_OF_MANIFEST = Statement(
     select(t.tag.c.name).where(
         t.tag.c.manifest_digest == _P("digest"), t.tag.c.repository_id == _P("repository")
@@ -191,16 +197,13 @@ class ManifestWriter(ManifestReader, NameWriter, BlobWriter):
 
     def put_manifest(self, repository_id: int, manifest: Manifest, now: int) -> None:
         """See `Transaction`."""
-        targets = [self._sha256(reference) for reference in manifest.references]
-        blobs = {
-            target: reference.digest
-            for target, reference in zip(targets, manifest.references, strict=True)
-            if reference.blob
-        }
+        targets = [self._target(reference) for reference in manifest.references]
+        pairs = zip(targets, manifest.references, strict=True)
+        blobs = {target: reference.digest for target, reference in pairs if reference.blob}
         if self.has_manifest(repository_id, manifest.digest):
             for target in blobs:
                 self._sql.run(_SPEND_AGAIN, b_repository=repository_id, b_digest=target)
-            self._add_manifest(manifest, targets, now)
+            self._refresh_card(manifest)
             return
         for target, digest in blobs.items():
             if not self._sql.run(_SPEND_AND_USE, b_repository=repository_id, b_digest=target):
@@ -208,7 +211,10 @@ class ManifestWriter(ManifestReader, NameWriter, BlobWriter):
         for reference in manifest.references:
             if not reference.blob and not self.has_manifest(repository_id, reference.digest):
                 raise ManifestBlobUnknown(str(reference.digest))
-        self._add_manifest(manifest, targets, now)
+        if not self._refresh_card(manifest):
+            self._add_manifest(manifest, targets, now)
+            for target in blobs:
+                self._sql.run(_COUNT_USE, b_digest=target)
         self._sql.run(
             _ADD_TO_REPOSITORY,
             repository_id=repository_id,
@@ -216,23 +222,24 @@ class ManifestWriter(ManifestReader, NameWriter, BlobWriter):
             created_at=now,
         )
 
-    def _sha256(self, reference: Reference) -> str:
-        """The digest a reference is kept under: a blob's own, though it was named by sha512."""
+    def _target(self, reference: Reference) -> str:
+        """What a reference is found by: a blob's own digest, though it was named by sha512."""
         return self._own(reference.digest) if reference.blob else str(reference.digest)
 
-    def _add_manifest(self, manifest: Manifest, targets: list[str], now: int) -> None:
-        """Add the row, or bring its card up to date: a newer version of us may read more."""
+    def _refresh_card(self, manifest: Manifest) -> bool:
+        """Whether the manifest is known; if so, take over its card: newer versions read more."""
         digest = str(manifest.digest)
         known = self._sql.one(_CARD, digest=digest)
-        if known is not None:
-            if known[0] != manifest.card:
-                self._sql.run(_SET_CARD, b_digest=digest, card=manifest.card)
-                for tag in self.manifest_tags(manifest.digest):
-                    self.put_tag(tag.repository.id, tag.name, tag.digest, tag.updated_at)
-            return
+        if known is not None and known[0] != manifest.card:
+            self._sql.run(_SET_CARD, b_digest=digest, card=manifest.card)
+            for tag in self.manifest_tags(manifest.digest):
+                self.put_tag(tag.repository.id, tag.name, tag.digest, tag.updated_at)
+        return known is not None
+
+    def _add_manifest(self, manifest: Manifest, targets: list[str], now: int) -> None:
         self._sql.run(
             _ADD_MANIFEST,
-            digest=digest,
+            digest=str(manifest.digest),
             media_type=manifest.media_type,
             created_at=now,
             config=_text(manifest.config),
@@ -251,10 +258,13 @@ class ManifestWriter(ManifestReader, NameWriter, BlobWriter):
             return False
         for (name,) in self._sql.all(_TAGS_OF_MANIFEST, **here):
             self.delete_tag(repository_id, name)
-        for (target,) in self._sql.all(_TARGETS, digest=str(digest), is_blob=True):
-            self._sql.run(_UNUSE, b_repository=repository_id, b_digest=target)
+        blobs = self._sql.all(_TARGETS, digest=str(digest), is_blob=True)
         self._sql.run(_REMOVE, **here)
-        self._sql.run(_REMOVE_MANIFEST, digest=str(digest))
+        was_last = self._sql.run(_REMOVE_MANIFEST, digest=str(digest)) > 0
+        for (target,) in blobs:
+            self._sql.run(_UNUSE, b_repository=repository_id, b_digest=target)
+            if was_last:
+                self._sql.run(_COUNT_DISUSE, b_digest=target)
         return True
 
     def drop_untagged(self, repository_id: int, digest: Digest) -> None:

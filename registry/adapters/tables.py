@@ -138,6 +138,7 @@ spelling = Table(
     sqlite_with_rowid=False,
 )
 
+# `uses` is the number of manifests that refer to the blob: those with none are found by index.
 blob = Table(
     "blob",
     metadata,
@@ -145,8 +146,9 @@ blob = Table(
     Column("size", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("used_at", BigInteger, nullable=False),
+    Column("uses", BigInteger, nullable=False),
     Column("storage_key", _TEXT, nullable=False),
-    Index(None, "used_at"),
+    Index(None, "uses", "used_at"),
 )
 
 blob_alias = Table(
@@ -184,8 +186,8 @@ lease = Table(
     sqlite_with_rowid=False,
 )
 
-gguf = Table(
-    "gguf",
+blob_facts = Table(
+    "blob_facts",
     metadata,
     Column("digest", _TEXT, _blob(), primary_key=True),
     Column("facts", LargeBinary, nullable=False),

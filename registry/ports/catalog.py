@@ -332,7 +332,17 @@ class Transaction(Reader, Protocol):
         """Give up all leases of a holder."""
 
     def put_facts(self, digest: Digest, facts: bytes) -> None:
-        """Keep what was read out of a blob (a GGUF's facts, a text itself) while the blob lives."""
+        """Keep what was read out of a blob (a GGUF's facts, a text itself) while the blob lives.
+
+        Raises:
+            BlobUnknown: no such blob (any more).
+        """
+
+    def expire(self, now: int, limit: int) -> int:
+        """Remove links that ran out and that no manifest bears out, and leases that ran out.
+
+        Up to `limit` of each; returns how many it were.
+        """
 
     def free(self, digests: Sequence[Digest], now: int) -> list[Freed]:
         """Forget those of the blobs that no manifest, living link or living lease holds.
