@@ -9,13 +9,21 @@ Source: spec ollama-api 6.4 (kinds of files), 6.5 (split files), 7.3 (model_info
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, prod
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import orjson
 
 from registry.core import media
-from registry.core.ggml import TENSOR_TYPES
-from registry.core.gguf import Array, Entry, Header, Kind, Span, decode_array, shortest_float
+from registry.core.gguf import (
+    Array,
+    Entry,
+    Header,
+    Kind,
+    Span,
+    Tensor,
+    decode_array,
+    shortest_float,
+)
 from registry.core.image import UNKNOWN, file_type
 
 Item = int | float | bool | str | None
@@ -26,14 +34,6 @@ _PARAMETERS = "general.parameter_count"
 _EMBEDDED = ("a.", "mm.", "mtp.", "s.", "v.")
 _MEDIA_TYPES = {"model": media.MODEL, "adapter": media.ADAPTER, "projector": media.PROJECTOR}
 _MAX_SHARDS = 65_535
-
-
-class TensorFact(NamedTuple):
-    """A tensor as `show` lists it; dimensions fastest first."""
-
-    name: str
-    type: str
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Facts:
     parameter_count: int
     file_type: str
     values: Mapping[str, Value]
-    tensors: tuple[TensorFact, ...]
+    tensors: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, header: Header) -> Self:
@@ -67,10 +67,7 @@ class Facts:
             if kind is Kind.U32 and isinstance(number, int)
             else UNKNOWN,
             values={key: _value(entry) for key, entry in header.entries.items()},
-            tensors=tuple(
-                TensorFact(tensor.name, TENSOR_TYPES[tensor.type].name, tensor.shape)
-                for tensor in header.tensors
-            ),
+            tensors=header.tensors,
         )
 
     @classmethod
@@ -82,7 +79,7 @@ class Facts:
             file_type=found["file_type"],
             values={key: _unpacked(value) for key, value in found["values"].items()},
             tensors=tuple(
-                TensorFact(name, kind, tuple(shape)) for name, kind, shape in found["tensors"]
+                Tensor(name, kind, tuple(shape)) for name, kind, shape in found["tensors"]
             ),
         )
 
@@ -93,8 +90,9 @@ class Facts:
                 "parameter_count": self.parameter_count,
                 "file_type": self.file_type,
                 "values": dict(self.values),
-                "tensors": [tuple(tensor) for tensor in self.tensors],
-            }
+                "tensors": self.tensors,
+            },
+            default=tuple,  # of each `Tensor`, one at a time: there may be 131,072
         )
 
     @property

@@ -8,12 +8,14 @@ from registry.core.gguf.values import Entry
 
 
 class Tensor(NamedTuple):
-    """A tensor: dimensions fastest first, type number, first byte relative to the data section."""
+    """A tensor: its name, its type as in `core/ggml.py`, its dimensions fastest first.
+
+    Where its data begins follows from the tensors before it: no file may have it otherwise.
+    """
 
     name: str
+    type: str
     shape: tuple[int, ...]
-    type: int
-    offset: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,11 @@ Source: spec inference-and-gguf 6.2, 6.3; wording as in `metadata.py`.
 """
 
 import struct
+from array import array
 from math import prod
 
 from registry.core.errors import GgufInvalid
-from registry.core.ggml import TENSOR_TYPES
+from registry.core.ggml import TENSOR_TYPES, TensorType
 from registry.core.gguf.header import Header, Tensor
 from registry.core.gguf.metadata import MAX_KEYS, Metadata, fault, quoted
 from registry.core.gguf.values import U32, U64
@@ -80,12 +81,13 @@ def _read(window: Window) -> Reading[Header]:
     _check_counts(window, tensor_count, key_count, counted_at)
     metadata = Metadata(window)
     yield from metadata.read(key_count)
-    tensors = yield from _tensors(window, tensor_count)
+    listed = _Tensors(window)
+    yield from listed.read(tensor_count)
     alignment = metadata.alignment()
     start = _padded(window.offset, alignment)
-    stop = _layout(tensors, alignment, start, window.size)
+    stop = listed.layout(alignment, start)
     metadata.check_architecture()
-    return Header(version, metadata.entries, tuple(tensors), alignment, start, stop)
+    return Header(version, metadata.entries, tuple(listed.tensors), alignment, start, stop)
 
 
 def _check_magic(window: Window) -> None:
@@ -122,39 +124,76 @@ def _check_counts(window: Window, tensors: int, keys: int, at: int) -> None:
         raise fault(f"GGUF key count {keys} exceeds maximum {MAX_KEYS}", at + 8)
 
 
-def _tensors(window: Window, count: int) -> Reading[list[Tensor]]:
-    tensors: list[Tensor] = []
-    names: set[str] = set()
-    for _ in range(count):
-        if not window.has(_TENSOR_ROOM):
-            yield from window.fill(_TENSOR_ROOM)
+class _Tensors:
+    """Reads the list of tensors."""
+
+    def __init__(self, window: Window) -> None:
+        self.tensors: list[Tensor] = []
+        self._window = window
+        self._names: set[str] = set()
+        self._offsets = array("Q")  # as told; the tensors alone take most of the memory allowed
+        self._lengths = array("Q")
+
+    def read(self, count: int) -> Reading[None]:
+        """Read `count` tensors.
+
+        Raises:
+            GgufInvalid: any rule about tensors is broken, but for where their data lies.
+        """
+        window = self._window
+        for _ in range(count):
+            if not window.has(_TENSOR_ROOM):
+                yield from window.fill(_TENSOR_ROOM)
+            self._tensor()
+        window.context = ""
+        self._names.clear()
+
+    def _tensor(self) -> None:
+        window = self._window
         at = window.offset
-        tensor = _tensor(window)
-        if tensor.name in names:
-            raise fault(f"tensor {quoted(tensor.name)} appears twice", at)
-        names.add(tensor.name)
-        _check_shape(tensor, at)
-        tensors.append(tensor)
-    window.context = ""
-    return tensors
+        window.context = "failed to read tensor name: "
+        name = _name(window)
+        if name in self._names:
+            raise fault(f"tensor {quoted(name)} appears twice", at)
+        self._names.add(name)
+        window.context = "failed to read tensor dimensions: "
+        dimensions_at = window.offset
+        (dimensions,) = window.unpack(U32)
+        if dimensions > MAX_DIMENSIONS:
+            words = f"dimensions {dimensions} exceeds maximum {MAX_DIMENSIONS}"
+            raise GgufInvalid(f"tensor {quoted(name)} {words}", dimensions_at)
+        window.context = "failed to read tensor shape: "
+        shape = window.unpack(_SHAPES[dimensions], U64.size)
+        window.context = "failed to read tensor kind: "
+        (number,) = window.unpack(U32)
+        window.context = "failed to read tensor offset: "
+        (offset,) = window.unpack(U64)
+        kind = _checked_type(name, shape, number, at)
+        self.tensors.append(Tensor(name, kind.name, shape))
+        self._offsets.append(offset)
+        self._lengths.append(prod(shape) // kind.block * kind.size)
 
+    def layout(self, alignment: int, start: int) -> int:
+        """Check that all data is there, one after the other from `start` on; return its end.
 
-def _tensor(window: Window) -> Tensor:
-    window.context = "failed to read tensor name: "
-    name = _name(window)
-    window.context = "failed to read tensor dimensions: "
-    at = window.offset
-    (dimensions,) = window.unpack(U32)
-    if dimensions > MAX_DIMENSIONS:
-        words = f"dimensions {dimensions} exceeds maximum {MAX_DIMENSIONS}"
-        raise GgufInvalid(f"tensor {quoted(name)} {words}", at)
-    window.context = "failed to read tensor shape: "
-    shape = window.unpack(_SHAPES[dimensions], U64.size)
-    window.context = "failed to read tensor kind: "
-    (number,) = window.unpack(U32)
-    window.context = "failed to read tensor offset: "
-    (offset,) = window.unpack(U64)
-    return Tensor(name, shape, number, offset)
+        Raises:
+            GgufInvalid: it is not.
+        """
+        size = self._window.size
+        expected = stop = 0
+        for index, (offset, length) in enumerate(zip(self._offsets, self._lengths, strict=True)):
+            stop = offset + length
+            if start + stop > size:
+                words = f"offset+size ({start + stop}) exceeds file size ({size})"
+                raise GgufInvalid(f"{self._named(index)} {words}", start + offset)
+            if offset != expected:
+                words = f"begins at {offset} of the data, not at {expected}"
+                raise fault(f"{self._named(index)} {words}", start + offset)
+            expected = _padded(stop, alignment)
+        return start + stop
+
+    def _named(self, index: int) -> str:
+        return f"tensor {quoted(self.tensors[index].name)}"
 
 
 def _name(window: Window) -> str:
@@ -172,42 +211,25 @@ def _name(window: Window) -> str:
         raise fault("a tensor's name is not UTF-8", at) from error
 
 
-def _check_shape(tensor: Tensor, at: int) -> None:
-    name, shape = quoted(tensor.name), tensor.shape
-    if not shape:
-        raise fault(f"tensor {name} has no dimensions", at)
+def _checked_type(name: str, shape: tuple[int, ...], number: int, at: int) -> TensorType:
+    """The tensor's type, if type and shape are as they may be."""
     count = prod(shape)
+    kind = TENSOR_TYPES.get(number)
     if count > _U64_MAX:
-        raise GgufInvalid(f"tensor {name} elements overflow", at)
-    for size in shape:
-        if not 0 < size <= MAX_DIMENSION:
-            raise fault(f"tensor {name} has a dimension of {size}", at)
-    if count > MAX_TENSOR_ELEMENTS:
-        raise fault(f"tensor {name} has {count} elements", at)
-    kind = TENSOR_TYPES.get(tensor.type)
-    if kind is None:
-        raise fault(f"tensor {name} has unknown type {tensor.type}", at)
-    if shape[0] % kind.block:
+        raise GgufInvalid(f"tensor {quoted(name)} elements overflow", at)
+    if not shape:
+        words = "has no dimensions"
+    elif not 0 < min(shape) <= max(shape) <= MAX_DIMENSION:
+        words = f"has a dimension of {max(shape) if min(shape) else 0}"
+    elif count > MAX_TENSOR_ELEMENTS:
+        words = f"has {count} elements, more than {MAX_TENSOR_ELEMENTS}"
+    elif kind is None:
+        words = f"has unknown type {number}"
+    elif shape[0] % kind.block:
         words = f"has rows of {shape[0]} values, not whole blocks of {kind.block} as in {kind.name}"
-        raise fault(f"tensor {name} {words}", at)
-
-
-def _layout(tensors: list[Tensor], alignment: int, start: int, size: int) -> int:
-    """Check that the data of all tensors is there, one after the other; return where it ends."""
-    expected = stop = 0
-    for tensor in tensors:
-        kind = TENSOR_TYPES[tensor.type]
-        length = prod(tensor.shape) // kind.block * kind.size
-        stop = tensor.offset + length
-        name = quoted(tensor.name)
-        if start + stop > size:
-            words = f"offset+size ({start + stop}) exceeds file size ({size})"
-            raise GgufInvalid(f"tensor {name} {words}", start + tensor.offset)
-        if tensor.offset != expected:
-            words = f"begins at {tensor.offset} of the data, not at {expected}"
-            raise fault(f"tensor {name} {words}", start + tensor.offset)
-        expected = _padded(stop, alignment)
-    return start + stop
+    else:
+        return kind
+    raise fault(f"tensor {quoted(name)} {words}", at)
 
 
 def _padded(offset: int, alignment: int) -> int:
