@@ -1,0 +1,86 @@
+"""`/v2/<name>/blobs/<digest>`: is it here, read it, take it away from the repository.
+
+Source: OCI distribution-spec 1.1, "Pulling blobs"; spec registry-protocol 0.1, 1.3, 3.3, 8.3.
+"""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from registry.core.digest import Digest
+from registry.core.direct_url import Grant, is_direct, verify
+from registry.web.files import BlobResponse, blob_headers
+from registry.web.oci_access import DELETE, PULL, authorize, services
+from registry.web.oci_errors import API_VERSION, is_ollama
+from registry.web.oci_paths import Target
+from registry.web.urls import external_base
+
+_PROBED_BYTES = 1 << 20  # smaller blobs fit into the socket: no need to wait for a client to leave
+_NS = 10**9
+
+
+async def head(request: Request, target: Target) -> Response:
+    """HEAD: answered from the catalog alone; no file is touched.
+
+    A 200 promises that the blob stays for a while, since the client will not send it again.
+    """
+    digest = Digest.parse(target.argument)
+    direct = is_direct(request.query_params)
+    if not await _may_read(request, target, digest):
+        return _refused()
+    blob = await services(request).blobs.stat(target.repository, digest, promise=not direct)
+    headers = blob_headers(digest, private=direct)
+    headers |= {"Docker-Content-Digest": str(digest), "Content-Length": str(blob.size)}
+    return Response(headers=headers)
+
+
+async def get(request: Request, target: Target) -> Response:
+    """GET: a range of the blob, or all of it together with its direct URL."""
+    digest = Digest.parse(target.argument)
+    direct = is_direct(request.query_params)
+    if not await _may_read(request, target, digest):
+        return _refused()
+    blobs = services(request).blobs
+    blob = await blobs.stat(target.repository, digest)
+    whole = "range" not in request.headers
+    headers = {"Docker-Content-Digest": str(digest)}
+    if whole:
+        headers["Location"] = await _direct_url(request, target, digest)
+    if direct:
+        headers["Referrer-Policy"] = "no-referrer"
+    probe = whole and is_ollama(request) and blob.size > _PROBED_BYTES
+    opened = await blobs.open(blob)
+    return BlobResponse(opened, digest, headers, private=direct, probe=probe)
+
+
+async def delete(request: Request, target: Target) -> Response:
+    """DELETE: take the blob away from the repository."""
+    await authorize(request, target.repository, DELETE)
+    await services(request).blobs.unlink(target.repository, Digest.parse(target.argument))
+    return Response(status_code=202)
+
+
+async def _may_read(request: Request, target: Target, digest: Digest) -> bool:
+    """Whether a direct URL is good; any other request goes through `authorize`."""
+    if not is_direct(request.query_params):
+        await authorize(request, target.repository, PULL)
+        return True
+    bundle = services(request)
+    keys = (await bundle.blobs.signing_key(),)
+    now_s = bundle.clock() // _NS
+    return verify(request.query_params, target.repository, digest, keys, now_s)
+
+
+async def _direct_url(request: Request, target: Target, digest: Digest) -> str:
+    """The blob's direct URL; a request that came by one gets the same, or it would live forever."""
+    path = f"{external_base(request)}/v2/{target.name}/blobs/{digest}"
+    if is_direct(request.query_params):
+        return f"{path}?{request.url.query}"
+    bundle = services(request)
+    expires_s = bundle.clock() // _NS + bundle.settings.direct_url_s
+    grant = Grant(target.repository, digest, expires_s)
+    return f"{path}?{grant.query(await bundle.blobs.signing_key())}"
+
+
+def _refused() -> Response:
+    """No body: see `render_oci`."""
+    return Response(status_code=403, headers={**API_VERSION, "Cache-Control": "no-store"})

@@ -1,0 +1,152 @@
+"""`/v2/<name>/blobs/uploads/`: the requests of an upload session, serial mode.
+
+Source: OCI distribution-spec 1.1, "Push"; spec registry-protocol 2.1, 3.2, 3.3. `Location` is
+always absolute: the ollama client takes it as it is.
+"""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from registry.core.digest import Digest
+from registry.core.errors import DigestInvalid, RegistryError, SizeInvalid, UploadOutOfOrder
+from registry.core.names import RepositoryName
+from registry.core.ranges import Span, chunk, so_far
+from registry.ports.catalog import Upload
+from registry.services.blobs import is_empty
+from registry.services.uploads import Chunk
+from registry.web.bodies import request_body
+from registry.web.oci_access import PULL, PUSH, Length, authorize, services
+from registry.web.oci_errors import OCI_CODES, render_oci
+from registry.web.oci_paths import Target
+from registry.web.urls import external_base
+
+
+async def begin(request: Request, target: Target) -> Response:
+    """POST: mount a blob, store one that is the body, or begin a session."""
+    await authorize(request, target.repository, PUSH)
+    query = request.query_params
+    _check_algorithm(query.get("digest-algorithm", "sha256"))
+    if "mount" in query:
+        digest = Digest.parse(query["mount"])
+        if await _mount(request, target, digest):
+            return created(request, target, digest)
+        return await _session(request, target, digest)
+    if "digest" not in query:
+        return await _session(request, target, None)
+    digest = _digest(request)
+    length = Length.of(request)
+    if length.size == 0 and not is_empty(digest):  # x/transfer announces what it will send
+        return await _session(request, target, digest)
+    body = request_body(request)
+    blob = await services(request).uploads.put(target.repository, digest, body, length.size)
+    if blob is None:
+        return await _session(request, target, digest)
+    return created(request, target, digest)
+
+
+async def _mount(request: Request, target: Target, digest: Digest) -> bool:
+    """Whether the blob is now in the repository. A strange `from` is no error: ollama sends one."""
+    source = None
+    if "from" in request.query_params:
+        try:
+            source = RepositoryName.parse(request.query_params["from"])
+            await authorize(request, source, PULL)
+        except RegistryError:
+            return False
+    return await services(request).blobs.mount(target.repository, digest, source)
+
+
+async def _session(request: Request, target: Target, declared: Digest | None) -> Response:
+    upload = await services(request).uploads.begin(target.repository, declared)
+    return Response(status_code=202, headers=_state(request, target, upload.id, upload.offset))
+
+
+async def append(request: Request, target: Target) -> Response:
+    """PATCH: add a chunk."""
+    await authorize(request, target.repository, PUSH)
+    uploads = services(request).uploads
+    try:
+        upload = await uploads.append(target.repository, target.argument, _chunk(request))
+    except UploadOutOfOrder as error:
+        return _out_of_order(request, target, error)
+    return Response(status_code=202, headers=_state(request, target, upload.id, upload.offset))
+
+
+async def finish(request: Request, target: Target) -> Response:
+    """PUT: commit, with or without a last chunk. The ollama client's `etag` is not needed."""
+    await authorize(request, target.repository, PUSH)
+    digest = _digest(request)
+    last = None if Length.of(request).size == 0 else _chunk(request)
+    try:
+        await services(request).uploads.finish(target.repository, target.argument, digest, last)
+    except UploadOutOfOrder as error:
+        return _out_of_order(request, target, error)
+    return created(request, target, digest)
+
+
+async def status(request: Request, target: Target) -> Response:
+    """GET: how far the session has come."""
+    await authorize(request, target.repository, PUSH)
+    upload: Upload = await services(request).uploads.status(target.repository, target.argument)
+    return Response(status_code=204, headers=_state(request, target, upload.id, upload.offset))
+
+
+async def cancel(request: Request, target: Target) -> Response:
+    """DELETE: end the session. Asks for no more than the right to push: who began may clean up."""
+    await authorize(request, target.repository, PUSH)
+    await services(request).uploads.cancel(target.repository, target.argument)
+    return Response(status_code=204)
+
+
+def created(request: Request, target: Target, digest: Digest) -> Response:
+    """201: the blob is in the repository."""
+    headers = {
+        "Location": f"{external_base(request)}/v2/{target.name}/blobs/{digest}",
+        "Docker-Content-Digest": str(digest),
+    }
+    return Response(status_code=201, headers=headers)
+
+
+def _chunk(request: Request) -> Chunk:
+    """The body and where it belongs.
+
+    Raises:
+        SizeInvalid: Content-Range is none, or disagrees with Content-Length.
+    """
+    size = Length.of(request).size
+    header = request.headers.get("content-range")
+    if header is None:
+        return Chunk(request_body(request), length=size)
+    span: Span | None = chunk(header)
+    if span is None:
+        raise SizeInvalid("invalid Content-Range")
+    if size is not None and size != len(span):
+        raise SizeInvalid(f"Content-Range is for {len(span)} bytes, Content-Length is {size}")
+    return Chunk(request_body(request), span.start, len(span))
+
+
+def _digest(request: Request) -> Digest:
+    given = request.query_params.getlist("digest")
+    if len(given) != 1:
+        raise DigestInvalid("exactly one digest is needed")
+    return Digest.parse(given[0])
+
+
+def _check_algorithm(name: str) -> None:
+    """The hint of how the blob will be named; any known algorithm can be told at the end."""
+    if name not in {"sha256", "sha512"}:
+        raise DigestInvalid("unsupported digest algorithm")
+
+
+def _state(request: Request, target: Target, session: str, offset: int) -> dict[str, str]:
+    return {
+        "Location": f"{external_base(request)}/v2/{target.name}/blobs/uploads/{session}",
+        "Docker-Upload-UUID": session,
+        "Range": so_far(offset),
+    }
+
+
+def _out_of_order(request: Request, target: Target, error: UploadOutOfOrder) -> Response:
+    answer = render_oci(request, 416, OCI_CODES[UploadOutOfOrder], str(error))
+    answer.headers.update(_state(request, target, target.argument, error.offset))
+    return answer
