@@ -88,7 +88,7 @@ class Run:
         return asyncio.get_running_loop().run_in_executor(self._threads, job)
 
 
-class FsBlobStore:
+class FileBlobStore:
     """Blobs in `folder`. One event loop per store; many processes may share the folder."""
 
     def __init__(

@@ -2,9 +2,8 @@
 
 All state but the file and the running hash belongs to the event loop. Those two belong to the
 lanes: each full buffer becomes a piece that is handed to both, and comes back when both are done
-with it. To undo (`receive` failing half-way) is to begin a new epoch: pieces of older ones are
-passed over, and jobs queued behind them cut the file and put the old hash back. So nothing has to
-be waited for.
+with it. A `receive` that fails half-way gives its attempt up: its pieces are passed over, and jobs
+queued behind them cut the file and put the old hash back. So nothing has to be waited for.
 """
 
 import asyncio
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from registry.adapters.fs_buffers import BLOCK, Buffer, BufferPool, Lane
 from registry.adapters.fs_files import IncomingFile, Layout, sync_folder
-from registry.adapters.fs_pieces import Piece, Running
+from registry.adapters.fs_pieces import Attempt, Piece, Running
 from registry.adapters.os_errors import os_errors
 from registry.core.digest import Digest
 from registry.core.errors import DigestMismatch, OperationFailed, RegistryError
@@ -54,8 +53,8 @@ class FsIncoming:
         self._writing = workshop.lane()
         self._hashing = workshop.hash_lane()
         self._loop = asyncio.get_running_loop()
-        self._epoch = 0
-        self._failure: tuple[int, RegistryError] | None = None
+        self._attempt = Attempt()
+        self._failure: tuple[Attempt, RegistryError] | None = None
         self._current: Buffer | None = None
         self._start = self._fill = 0  # the bytes in it that no lane has seen
         self._borrowed = False
@@ -114,6 +113,7 @@ class FsIncoming:
         self._check()
         before = self._size
         self._pass_on()
+        self._attempt = Attempt()
         saved: list[Running | None] = []
         self._hashing.put(partial(self._save_hash, saved))
         try:
@@ -219,7 +219,7 @@ class FsIncoming:
             finish = partial(self._finish, published, self._size)
             await asyncio.shield(self._writing.call(finish))
         running = await hashed
-        intact = not published and self._failure is None
+        intact = not published and not self._has_failed
         self._workshop.closed(
             self.key, running if intact and running and running.size == self._size else None
         )
@@ -229,7 +229,6 @@ class FsIncoming:
         if self._gone:
             return
         self._gone = self._closed = True
-        self._epoch += 1
         self._drop()
         self._workshop.closed(self.key, None)
         with os_errors():
@@ -243,7 +242,7 @@ class FsIncoming:
 
     def _check_failure(self) -> None:
         failure = self._failure
-        if failure is not None and failure[0] == self._epoch:
+        if failure is not None and not failure[0].given_up:
             raise failure[1]
 
     async def _synced(self) -> None:
@@ -263,7 +262,7 @@ class FsIncoming:
         view = buffer.view[self._start : self._fill]
         offset = self._size - len(view)
         over = partial(self._loop.call_soon_threadsafe, self._came_back, buffer)
-        piece = Piece(view, offset, self._epoch, over)
+        piece = Piece(view, offset, self._attempt, over)
         self._underway += 1
         self._hashing.put(partial(self._hash, piece))
         self._writing.put(partial(self._write, piece))
@@ -296,31 +295,38 @@ class FsIncoming:
 
     def _undo(self, size: int, saved: list[Running | None]) -> None:
         """Go back to `size` bytes and the hash of them."""
-        self._epoch += 1
+        self._attempt.given_up = True
+        self._attempt = Attempt()
         self._drop()
         self._size = size
-        self._writing.put(partial(self._cut, size, self._epoch))
+        self._writing.put(partial(self._cut, size, self._attempt))
         self._hashing.put(partial(self._restore_hash, saved))
 
     # ---- in the lanes
 
     def _write(self, piece: Piece) -> None:
         try:
-            if piece.epoch == self._epoch and self._failure is None:
+            if not self._is_void(piece) and not self._has_failed:
                 with os_errors():
                     self._file.write(piece.view, piece.offset)
         except RegistryError as error:
-            self._failure = (piece.epoch, error)
+            self._failure = (piece.attempt, error)
         finally:
             piece.done()
 
-    def _cut(self, size: int, epoch: int) -> None:
+    def _is_void(self, piece: Piece) -> bool:
+        return self._gone or piece.attempt.given_up
+
+    @property
+    def _has_failed(self) -> bool:
+        return self._failure is not None and not self._failure[0].given_up
+
+    def _cut(self, size: int, attempt: Attempt) -> None:
         try:
             with os_errors():
                 self._file.truncate(size)
-            self._failure = None
         except RegistryError as error:
-            self._failure = (epoch, error)
+            self._failure = (attempt, error)
 
     def _put(self, storage_key: str) -> None:
         self._workshop.layout.put(self._path, storage_key)
@@ -337,7 +343,7 @@ class FsIncoming:
     def _hash(self, piece: Piece) -> None:
         try:
             running = self._running
-            if piece.epoch != self._epoch or running is None:
+            if self._is_void(piece) or running is None:
                 return
             if running.size != piece.offset:
                 self._running = None

@@ -23,21 +23,30 @@ class Running:
         return Running(self.state.copy(), self.size)
 
 
+class Attempt:
+    """Bytes that are taken back together if their sender fails: those of one `receive`."""
+
+    __slots__ = ("given_up",)
+
+    def __init__(self) -> None:
+        self.given_up = False
+
+
 class Piece:
     """Bytes in a buffer, and the place in the file they belong to.
 
     Both lanes must be done with it before the buffer can be filled again: then `over` is called, in
-    the thread of the lane that was last. `epoch` says which attempt of the upload it is part of.
+    the thread of the lane that was last.
     """
 
-    __slots__ = ("_left", "_lock", "_over", "epoch", "offset", "view")
+    __slots__ = ("_left", "_lock", "_over", "attempt", "offset", "view")
 
     def __init__(
-        self, view: memoryview, offset: int, epoch: int, over: Callable[[], object]
+        self, view: memoryview, offset: int, attempt: Attempt, over: Callable[[], object]
     ) -> None:
         self.view = view
         self.offset = offset
-        self.epoch = epoch
+        self.attempt = attempt
         self._over = over
         self._left = 2
         self._lock = Lock()

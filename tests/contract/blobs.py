@@ -1,0 +1,379 @@
+"""What every blob store must do. A store's test class inherits it and has a fixture `store`."""
+
+import asyncio
+import hashlib
+import random
+
+import pytest
+
+from registry.core.digest import EMPTY, Digest
+from registry.core.errors import BlobUnknown, DigestMismatch, SizeInvalid, UploadUnknown
+from registry.ports.blobs import BlobStore, Incoming, Sink
+
+MIB = 1 << 20
+SIZES = [0, 1, 63, 4095, 4096, 4097, 65_536, MIB - 1, MIB, 3 * MIB + 17, 9 * MIB + 4097, 20 * MIB]
+
+
+def some_bytes(size: int, seed: int = 0) -> bytes:
+    """Bytes without pattern, the same each time."""
+    return random.Random(seed).randbytes(size)
+
+
+class Pieces:
+    """A body that comes in pieces, and may break off."""
+
+    def __init__(self, *pieces: bytes, fails: bool = False) -> None:
+        self.pieces = pieces
+        self.fails = fails
+
+    async def feed(self, sink: Sink) -> int:
+        for piece in self.pieces:
+            await sink.write(piece)
+        if self.fails:
+            raise SizeInvalid("gone")
+        return sum(map(len, self.pieces))
+
+
+class Borrowing:
+    """A body that fills the sink's own buffers, `step` bytes at a time."""
+
+    def __init__(self, data: bytes, step: int) -> None:
+        self.data = data
+        self.step = step
+
+    async def feed(self, sink: Sink) -> int:
+        left = memoryview(self.data)
+        while left:
+            buffer = await sink.borrow()
+            count = min(len(buffer), len(left), self.step)
+            buffer[:count] = left[:count]
+            await sink.fill(count)
+            left = left[count:]
+        return len(self.data)
+
+
+async def keep(store: BlobStore, data: bytes) -> str:
+    """Store `data` as callers do; return its storage key."""
+    incoming = await store.create(len(data))
+    await incoming.receive(Pieces(data))
+    key = await incoming.publish(await incoming.seal())
+    incoming.confirm()
+    await incoming.close()
+    return key
+
+
+async def content(store: BlobStore, key: str) -> bytes:
+    async with await store.open(key) as blob:
+        return b"".join([part async for part in blob.chunks(0, blob.size)])
+
+
+async def names(store: BlobStore) -> dict[str, int]:
+    return {key: size async for key, size in store.keys()}  # noqa: SIM118
+
+
+class BlobStoreContract:
+    """The tests."""
+
+    pytestmark = pytest.mark.anyio
+
+    @pytest.mark.parametrize("size", SIZES)
+    async def test_what_was_stored_is_read_back(self, store: BlobStore, size: int) -> None:
+        data = some_bytes(size)
+        key = await keep(store, data)
+        assert await content(store, key) == data
+        assert await store.exists(key) == size
+        assert await names(store) == {key: size}
+
+    @pytest.mark.parametrize("hint", [None, 0, 5, 3 * MIB + 17, 64 * MIB])
+    async def test_the_size_hint_is_only_a_hint(self, store: BlobStore, hint: int | None) -> None:
+        data = some_bytes(3 * MIB + 17)
+        incoming = await store.create(hint)
+        assert await incoming.receive(Pieces(data)) == len(data)
+        assert await incoming.seal() == Digest.of(data)
+        key = await incoming.publish(Digest.of(data))
+        await incoming.close()
+        assert await store.exists(key) == len(data)
+
+    @pytest.mark.parametrize("step", [1 << 30, 65_536, 70_001])
+    async def test_borrowed_buffers_are_filled_at_any_pace(
+        self, store: BlobStore, step: int
+    ) -> None:
+        data = some_bytes(9 * MIB + 5)
+        incoming = await store.create()
+        await incoming.write(b"odd")
+        await incoming.receive(Borrowing(data, step))
+        digest = await incoming.seal()
+        assert digest == Digest.of(b"odd" + data)
+        assert await content(store, await incoming.publish(digest)) == b"odd" + data
+        await incoming.close()
+
+    async def test_bytes_may_be_reused_after_write(self, store: BlobStore) -> None:
+        incoming = await store.create()
+        buffer = bytearray(b"a" * 100_000)
+        await incoming.write(buffer)
+        buffer[:] = b"b" * 100_000
+        await incoming.write(buffer)
+        assert await incoming.digest() == Digest.of(b"a" * 100_000 + b"b" * 100_000)
+        await incoming.discard()
+
+    async def test_the_digest_can_be_asked_for_on_the_way(self, store: BlobStore) -> None:
+        incoming = await store.create()
+        assert await incoming.digest() == EMPTY
+        await incoming.write(b"hello")
+        assert await incoming.digest() == Digest.of(b"hello")
+        assert await incoming.digest("sha512") == Digest(
+            "sha512", hashlib.sha512(b"hello").hexdigest()
+        )
+        await incoming.write(b" world")
+        assert await incoming.seal() == Digest.of(b"hello world")
+        await incoming.discard()
+
+    async def test_nothing_is_visible_before_publish(self, store: BlobStore) -> None:
+        incoming = await store.create()
+        await incoming.write(b"hello")
+        await incoming.seal()
+        assert await names(store) == {}
+        await incoming.discard()
+        assert await names(store) == {}
+
+    async def test_a_wrong_digest_publishes_nothing(self, store: BlobStore) -> None:
+        incoming = await store.create()
+        await incoming.write(b"hello")
+        with pytest.raises(DigestMismatch) as raised:
+            await incoming.publish(Digest.of(b"other"))
+        assert raised.value.got == str(Digest.of(b"hello"))
+        await incoming.discard()
+        assert await names(store) == {}
+
+    async def test_a_sha512_digest_publishes_under_the_sha256(self, store: BlobStore) -> None:
+        incoming = await store.create()
+        await incoming.write(b"hello")
+        await incoming.seal()
+        with pytest.raises(DigestMismatch):
+            await incoming.publish(Digest("sha512", "0" * 128))
+        wanted = Digest("sha512", hashlib.sha512(b"hello").hexdigest())
+        key = await incoming.publish(wanted)
+        await incoming.close()
+        assert await content(store, key) == b"hello"
+        assert key == await keep(store, b"hello") or await store.exists(key) == 5
+
+    @pytest.mark.parametrize("before", [0, 10, MIB, 9 * MIB + 3])
+    @pytest.mark.parametrize("lost", [5, 3 * MIB, 11 * MIB + 7])
+    async def test_a_body_that_fails_leaves_what_was_there(
+        self, store: BlobStore, before: int, lost: int
+    ) -> None:
+        first, rest = some_bytes(before, 1), some_bytes(70_000, 2)
+        incoming = await store.create()
+        await incoming.receive(Pieces(first))
+        with pytest.raises(SizeInvalid):
+            await incoming.receive(Pieces(some_bytes(lost, 3), fails=True))
+        assert incoming.size == before
+        assert await incoming.digest() == Digest.of(first)
+        await incoming.receive(Pieces(rest))
+        digest = await incoming.seal()
+        assert digest == Digest.of(first + rest)
+        assert await content(store, await incoming.publish(digest)) == first + rest
+        await incoming.close()
+
+    async def test_a_cancelled_body_leaves_what_was_there(self, store: BlobStore) -> None:
+        incoming = await store.create()
+        await incoming.write(b"hello")
+
+        class Endless:
+            async def feed(self, sink: Sink) -> int:
+                while True:
+                    await sink.write(bytes(MIB))
+
+        task = asyncio.create_task(incoming.receive(Endless()))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert incoming.size == 5
+        assert await incoming.seal() == Digest.of(b"hello")
+        await incoming.discard()
+
+    @pytest.mark.parametrize("size", [0, 7, 2 * MIB + 1, 9 * MIB])
+    async def test_an_upload_goes_on_after_close(self, store: BlobStore, size: int) -> None:
+        first, rest = some_bytes(size, 1), some_bytes(MIB + 1, 2)
+        incoming = await store.create()
+        await incoming.write(first)
+        await incoming.flush()
+        await incoming.close()
+        again = await store.resume(incoming.key, size)
+        assert again.size == size
+        await again.receive(Pieces(rest))
+        digest = await again.seal()
+        assert digest == Digest.of(first + rest)
+        assert await content(store, await again.publish(digest)) == first + rest
+        await again.close()
+
+    async def test_resume_cuts_off_what_was_not_counted(self, store: BlobStore) -> None:
+        incoming = await store.create()
+        await incoming.write(b"hello world")
+        await incoming.close()
+        again = await store.resume(incoming.key, 5)
+        assert await again.seal() == Digest.of(b"hello")
+        await again.discard()
+
+    async def test_resume_of_what_is_not_there(self, store: BlobStore) -> None:
+        incoming = await store.create()
+        await incoming.write(b"hello")
+        await incoming.close()
+        with pytest.raises(UploadUnknown):
+            await store.resume(incoming.key, 6)
+        await store.discard(incoming.key)
+        await store.discard(incoming.key)
+        with pytest.raises(UploadUnknown):
+            await store.resume(incoming.key, 0)
+
+    async def test_parts_arrive_out_of_order(self, store: BlobStore) -> None:
+        data = some_bytes(5 * MIB + 11)
+        incoming = await store.create(len(data))
+        starts = list(range(0, len(data), MIB))
+        random.Random(4).shuffle(starts)
+        await asyncio.gather(*(incoming.write_at(at, data[at : at + MIB]) for at in starts))
+        assert incoming.size == len(data)
+        assert await incoming.read(MIB - 2, MIB + 3) == data[MIB - 2 : MIB + 3]
+        digest = await incoming.seal()
+        assert digest == Digest.of(data)
+        assert await content(store, await incoming.publish(digest)) == data
+        await incoming.close()
+
+    async def test_bytes_on_their_way_can_be_read(self, store: BlobStore) -> None:
+        data = some_bytes(9 * MIB)
+        incoming = await store.create()
+        await incoming.write(data)
+        assert await incoming.read(0, 16) == data[:16]
+        assert await incoming.read(8 * MIB + 5, 9 * MIB) == data[8 * MIB + 5 :]
+        await incoming.write(b"more")
+        assert await incoming.seal() == Digest.of(data + b"more")
+        await incoming.discard()
+
+    async def test_a_blob_removed_after_publish_is_put_back_by_confirm(
+        self, store: BlobStore
+    ) -> None:
+        incoming = await store.create()
+        await incoming.write(b"hello")
+        key = await incoming.publish(await incoming.seal())
+        store.remove(key)
+        assert await store.exists(key) is None
+        incoming.confirm()
+        await incoming.close()
+        assert await content(store, key) == b"hello"
+
+    async def test_two_uploads_of_the_same_bytes_leave_one_blob(self, store: BlobStore) -> None:
+        data = some_bytes(3 * MIB)
+        keys = await asyncio.gather(keep(store, data), keep(store, data))
+        found = await names(store)
+        for key in keys:
+            if key in found:
+                assert await content(store, key) == data
+
+    async def test_discard_after_publish_keeps_the_blob(self, store: BlobStore) -> None:
+        incoming = await store.create()
+        await incoming.write(b"hello")
+        key = await incoming.publish(await incoming.seal())
+        await incoming.discard()
+        assert await content(store, key) == b"hello"
+
+    async def test_a_removed_blob_is_gone_and_may_be_removed_again(self, store: BlobStore) -> None:
+        key = await keep(store, b"hello")
+        store.remove(key)
+        store.remove(key)
+        assert await store.exists(key) is None
+        with pytest.raises(BlobUnknown):
+            await store.open(key)
+
+    async def test_an_open_blob_survives_its_removal(self, store: BlobStore) -> None:
+        data = some_bytes(3 * MIB)
+        key = await keep(store, data)
+        async with await store.open(key) as blob:
+            store.remove(key)
+            assert await blob.read(MIB, MIB + 5) == data[MIB : MIB + 5]
+
+    async def test_ranges_of_a_blob(self, store: BlobStore) -> None:
+        data = some_bytes(3 * MIB + 5)
+        async with await store.open(await keep(store, data)) as blob:
+            assert blob.size == len(data)
+            assert await blob.read(0, 0) == b""
+            assert await blob.read(5, 10) == data[5:10]
+            parts = [part async for part in blob.chunks(3, 3 * MIB)]
+            assert b"".join(parts) == data[3 : 3 * MIB]
+            assert max(map(len, parts)) <= MIB
+
+    async def test_the_sweep_takes_what_is_old_and_not_kept(self, store: BlobStore) -> None:
+        kept, left = await _left_behind(store), await _left_behind(store)
+        key = await keep(store, b"a blob")
+        assert await store.sweep(frozenset(), 1) == 0
+        future = 1 << 62
+        assert await store.sweep(frozenset({kept.key}), future) == 5
+        assert await store.sweep(frozenset({kept.key}), future) == 0
+        with pytest.raises(UploadUnknown):
+            await store.resume(left.key, 5)
+        await (await store.resume(kept.key, 5)).discard()
+        assert await content(store, key) == b"a blob"
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            "",
+            "..",
+            "../../etc/passwd",
+            "sha256-../../../../../etc/passwd",
+            "sha256-" + "A" * 64,
+            "sha256-" + "a" * 63,
+            "sha256-" + "a" * 64 + "\n",
+            "sha256-" + "a" * 64 + "/x",
+            "/etc/passwd",
+            "a\0b",
+        ],
+    )
+    async def test_a_key_that_cannot_be_one_names_nothing(self, store: BlobStore, key: str) -> None:
+        with pytest.raises(BlobUnknown):
+            await store.open(key)
+        with pytest.raises(UploadUnknown):
+            await store.resume(key, 0)
+        assert await store.exists(key) is None
+        assert store.path(key) is None
+        store.remove(key)
+        await store.discard(key)
+
+    async def test_a_store_that_can_be_written_passes_its_check(self, store: BlobStore) -> None:
+        await store.check()
+        assert await names(store) == {}
+
+    async def test_many_uploads_at_once_share_the_buffers(self, store: BlobStore) -> None:
+        data = [some_bytes(3 * MIB + n, n) for n in range(24)]
+
+        async def one(body: bytes) -> Digest:
+            incoming = await store.create()
+            await incoming.receive(
+                Pieces(*(body[at : at + 100_000] for at in range(0, len(body), 100_000)))
+            )
+            try:
+                return await incoming.seal()
+            finally:
+                await incoming.discard()
+
+        async with asyncio.timeout(30):
+            digests = await asyncio.gather(*map(one, data))
+        assert digests == [Digest.of(body) for body in data]
+
+    async def test_idle_uploads_do_not_hold_up_a_busy_one(self, store: BlobStore) -> None:
+        idle = [await store.create() for _ in range(40)]
+        async with asyncio.timeout(30):
+            for number, incoming in enumerate(idle):
+                await incoming.write(b"%d" % number)
+            key = await keep(store, some_bytes(9 * MIB))
+        assert await store.exists(key) == 9 * MIB
+        for number, incoming in enumerate(idle):
+            assert await incoming.seal() == Digest.of(b"%d" % number)
+            await incoming.discard()
+
+
+async def _left_behind(store: BlobStore) -> Incoming:
+    incoming = await store.create()
+    await incoming.write(b"hello")
+    await incoming.close()
+    return incoming
