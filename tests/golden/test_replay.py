@@ -1,0 +1,35 @@
+"""The recorded answers of the real Ollama server, replayed against ours."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import running
+
+HERE = Path(__file__).parent
+
+
+def replay(url: str, *flags: str) -> str:
+    """Run the replay program; fail with the differences it prints."""
+    line = [sys.executable, str(HERE / "replay.py"), url, *flags]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
+    return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_recorded_answer_is_ours_too(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as server:
+        summary = replay(server.url, "--wire")
+    assert summary.endswith(" 0 failed")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_answers_do_not_depend_on_the_order_of_requests(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as server:
+        summary = replay(server.url, "--shuffle", "7")
+    assert summary.endswith(" 0 failed")
