@@ -1,0 +1,402 @@
+"""Fetching one blob from another registry: in parallel ranges, resumable, checked.
+
+The parts of a blob are rows in the catalog (`Fetch`), brought up to date every few seconds, after
+the bytes themselves are on disk. So a pull that was cancelled or killed goes on: complete parts
+count once their bytes hash to what was recorded, the others go on behind their last recorded byte.
+Nothing is visible before the whole blob hashes to its digest.
+"""
+
+import asyncio
+import hashlib
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from anyio import CancelScope, to_thread
+
+from registry.core.digest import Digest
+from registry.core.errors import (
+    UploadUnknown,
+    UpstreamBusy,
+    UpstreamFailed,
+    UpstreamRefused,
+    UpstreamUnknown,
+    UpstreamUnreachable,
+)
+from registry.core.parts import split
+from registry.core.retries import pause_s
+from registry.ports.blobs import BlobStore, Incoming
+from registry.ports.catalog import Catalog, Fetch, Part, Transaction
+from registry.ports.upstream import RemoteBlob, Stream, Upstream
+from registry.settings import Upstream as Knobs
+
+T = TypeVar("T")
+
+_BLOCK = 1 << 20
+"""Bytes collected before they are hashed and written: a thread hop for each socket read is dear."""
+_PATIENCE_S = 0.05
+"""Bytes that come slowly are written so soon, so that progress is seen and kept."""
+_PROGRESS = 256 << 10
+"""A try that brought at least so many bytes does not count as a failure."""
+_REPAIRS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What downloads work with. `clock` gives nanoseconds since the epoch."""
+
+    catalog: Catalog
+    store: BlobStore
+    clock: Callable[[], int]
+    knobs: Knobs
+    lease_ns: int
+    persist_s: float = 2.0
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A part while it is worked on; `state` has seen its first `done` bytes."""
+
+    start: int
+    stop: int
+    done: int = 0
+    state: Any = field(default_factory=hashlib.sha256)
+    before: str = ""  # what the part hashed to before it was fetched again
+
+    @property
+    def complete(self) -> bool:
+        return self.done == self.stop - self.start
+
+    @property
+    def sha256(self) -> str:
+        return self.state.hexdigest() if self.complete else ""
+
+    def reset(self) -> None:
+        self.before, self.done, self.state = self.sha256, 0, hashlib.sha256()
+
+    def progress(self) -> int:
+        return self.done
+
+    def row(self) -> Part:
+        return Part(self.start, self.stop, self.done, self.sha256)
+
+
+class ContentMismatch(UpstreamFailed):
+    """The registry serves other bytes than those of the digest; none of them is kept."""
+
+
+class _Unranged(Exception):
+    """The registry does not do ranges: the blob has to come in one go."""
+
+
+class Download:
+    """One blob on its way in. `holders` are those whose leases the blob gets when it is there."""
+
+    def __init__(
+        self, workshop: Workshop, upstream: Upstream, digest: Digest, size: int, holders: set[str]
+    ) -> None:
+        self._workshop = workshop
+        self._upstream = upstream
+        self._holders = holders
+        self.digest = digest
+        self.size = size
+        self._pieces: list[_Piece] = []
+        self._serial = False  # bytes come in order, so that the store can hash them on the way
+        self._remote: RemoteBlob | None = None
+        self._locating = asyncio.Lock()
+        self._saved: list[Part] | None = None
+
+    @property
+    def completed(self) -> int:
+        """How many bytes are here."""
+        return sum(piece.done for piece in self._pieces)
+
+    async def run(self) -> None:
+        """Fetch, check and publish the blob. Cancelled, it keeps what is there.
+
+        Raises:
+            ContentMismatch: twice fetched, and still not the bytes of the digest.
+            UpstreamFailed: the tries are used up, or the registry has no such blob of that size.
+            StorageFull: no space for it.
+        """
+        incoming = await self._begin()
+        try:
+            for repair in range(_REPAIRS + 1):
+                await self._fill(incoming)
+                got = await incoming.seal()
+                if got == self.digest:
+                    break
+                incoming = await self._reopen(incoming)
+                if repair == _REPAIRS or not await self._doubt(incoming):
+                    raise self._mismatch(got)
+            await self._publish(incoming)
+        except ContentMismatch:
+            await self._workshop.catalog.write(lambda tx: tx.delete_fetch(self.digest))
+            await incoming.discard()
+            raise
+        except BaseException:
+            # Also when cancelled: what has come is worth two writes.
+            with CancelScope(shield=True):
+                await self._leave(incoming)
+            raise
+
+    # ---- where it begins and ends
+
+    async def _begin(self) -> Incoming:
+        """Go on with an earlier fetch if there is one, else begin anew."""
+        await self._check_size()
+        fetch = await self._workshop.catalog.read(lambda tx: tx.fetch(self.digest))
+        if fetch is not None and fetch.size == self.size:
+            with suppress(UploadUnknown):
+                return await self._take_up(fetch)
+        spans = split(self.size, self._workshop.knobs.part_bytes)
+        self._pieces = [_Piece(start, stop) for start, stop in spans]
+        self._serial = len(spans) <= 1
+        return await self._workshop.store.create(self.size)
+
+    async def _check_size(self) -> None:
+        """Ask the registry for the blob's size, which has to be the manifest's."""
+        if self.size == 0:
+            return
+        found = await self._tried(lambda: self._upstream.size(self.digest))
+        if found is None:
+            raise UpstreamUnknown("file does not exist")
+        if found not in {-1, self.size}:
+            raise UpstreamFailed(
+                f"{self.digest} has {found} bytes at the registry, {self.size} in the manifest"
+            )
+
+    async def _take_up(self, fetch: Fetch) -> Incoming:
+        """Believe of an earlier fetch what its bytes on disk bear out."""
+        end = max((part.start + part.done for part in fetch.parts if part.done), default=0)
+        incoming = await self._workshop.store.resume(fetch.storage_key, end)
+        try:
+            for part in fetch.parts:
+                piece = _Piece(part.start, part.stop)
+                self._pieces.append(piece)
+                await self._hash_again(incoming, piece, part.done)
+                if part.sha256 and piece.sha256 != part.sha256:
+                    piece.reset()
+                    piece.before = ""
+        except BaseException:
+            with CancelScope(shield=True):
+                await incoming.close()
+            raise
+        return incoming
+
+    async def _hash_again(self, incoming: Incoming, piece: _Piece, done: int) -> None:
+        piece.done, piece.state = 0, hashlib.sha256()
+        while piece.done < done:
+            begin = piece.start + piece.done
+            data = await incoming.read(begin, min(begin + _BLOCK, piece.start + done))
+            if not data:
+                break
+            await to_thread.run_sync(piece.state.update, data)
+            piece.done += len(data)
+
+    async def _publish(self, incoming: Incoming) -> None:
+        key = await incoming.publish(self.digest)
+        now = self._workshop.clock()
+
+        def commit(tx: Transaction) -> None:
+            incoming.confirm()
+            tx.put_blob(self.digest, self.size, key, now)
+            tx.delete_fetch(self.digest)
+            for holder in self._holders:
+                tx.lease([self.digest], holder, now + self._workshop.lease_ns)
+
+        await self._workshop.catalog.write(commit)
+        await incoming.close()
+
+    async def _leave(self, incoming: Incoming) -> None:
+        """Keep what is here for the next try, or nothing if that is nothing."""
+        if self.completed:
+            await self._persist(incoming)
+            await incoming.close()
+        else:
+            await incoming.discard()
+
+    async def _persist(self, incoming: Incoming) -> None:
+        """Make the parts durable, first their bytes, then the rows that vouch for them."""
+        parts = [piece.row() for piece in self._pieces]
+        if parts == self._saved:
+            return
+        await incoming.flush()
+        now = self._workshop.clock()
+        fetch = Fetch(self.digest, self.size, incoming.key, now, tuple(parts))
+        await self._workshop.catalog.write(lambda tx: tx.put_fetch(fetch))
+        self._saved = parts
+
+    # ---- wrong bytes
+
+    def _mismatch(self, got: Digest) -> ContentMismatch:
+        return ContentMismatch(
+            f"digest mismatch, file must be downloaded again: want {self.digest}, got {got}"
+        )
+
+    async def _reopen(self, incoming: Incoming) -> Incoming:
+        """Sealed bytes, writable again."""
+        await incoming.close()
+        return await self._workshop.store.resume(incoming.key, self.size)
+
+    async def _doubt(self, incoming: Incoming) -> bool:
+        """Mark the parts that may be wrong; False if there is no hope.
+
+        Parts that the disk changed are known by their hash. If there are none, the registry sent
+        something wrong: fetch all again, and give up if it sends the same once more.
+        """
+        if all(piece.before == piece.sha256 for piece in self._pieces):
+            return False
+        self._serial = False
+        wrong = [piece for piece in self._pieces if not await self._is_intact(incoming, piece)]
+        for piece in wrong or self._pieces:
+            piece.reset()
+        return True
+
+    async def _is_intact(self, incoming: Incoming, piece: _Piece) -> bool:
+        recorded = piece.sha256
+        await self._hash_again(incoming, piece, piece.stop - piece.start)
+        return piece.sha256 == recorded
+
+    # ---- bytes in
+
+    async def _fill(self, incoming: Incoming) -> None:
+        """Fetch every part that is not complete."""
+        waiting = deque(piece for piece in self._pieces if not piece.complete)
+        if not waiting:
+            return
+        keeper = asyncio.create_task(self._keep(incoming))
+        try:
+            streams = min(self._workshop.knobs.streams, len(waiting))
+            await _all(self._work(incoming, waiting) for _ in range(streams))
+        except _Unranged:
+            await self._tried(lambda: self._in_one_go(incoming))
+        finally:
+            keeper.cancel()
+            await asyncio.wait({keeper})
+        if not keeper.cancelled():
+            keeper.result()
+
+    async def _keep(self, incoming: Incoming) -> None:
+        while True:
+            await asyncio.sleep(self._workshop.persist_s)
+            await self._persist(incoming)
+
+    async def _work(self, incoming: Incoming, waiting: deque[_Piece]) -> None:
+        """Fetch parts until none is left: as many of these run as there are streams."""
+        while waiting:
+            piece = waiting.popleft()
+            await self._tried(partial(self._part, incoming, piece), piece.progress)
+
+    async def _part(self, incoming: Incoming, piece: _Piece) -> None:
+        """Fetch what is missing of a part."""
+        begin = piece.start + piece.done
+        remote, fresh = await self._located()
+        try:
+            async with remote.read(begin, piece.stop) as stream:
+                if stream.start != begin:
+                    raise _Unranged
+                await self._receive(incoming, stream, [piece])
+        except (UpstreamRefused, UpstreamUnknown) as error:
+            self._forget(remote)
+            if fresh:
+                raise
+            raise UpstreamBusy(str(error)) from error  # the address may just have expired
+        except UpstreamFailed:
+            self._forget(remote)
+            raise
+
+    async def _in_one_go(self, incoming: Incoming) -> None:
+        """Read the whole blob in one stream, passing over what is here already."""
+        remote, _ = await self._located()
+        async with remote.read(0, self.size) as stream:
+            if stream.start != 0:
+                raise UpstreamFailed("unexpected answer to a range request")
+            await self._receive(incoming, stream, self._pieces)
+
+    async def _receive(self, incoming: Incoming, stream: Stream, pieces: list[_Piece]) -> None:
+        """Write a stream into the parts that it belongs to."""
+        todo = deque(piece for piece in pieces if not piece.complete)
+        loop = asyncio.get_running_loop()
+        base, block, since = stream.start, bytearray(), loop.time()
+        try:
+            async for chunk in stream.chunks():
+                block += chunk
+                if len(block) >= _BLOCK or loop.time() - since > _PATIENCE_S:
+                    full, block = block, bytearray()
+                    await self._store(incoming, base, full, todo)
+                    base, since = base + len(full), loop.time()
+        finally:
+            # What came before the stream broke, or before we were told to stop, is good.
+            with CancelScope(shield=True):
+                await self._store(incoming, base, block, todo)
+        if todo:
+            raise UpstreamBusy("unexpected EOF")
+
+    async def _store(
+        self, incoming: Incoming, base: int, data: bytearray, todo: deque[_Piece]
+    ) -> None:
+        """Write bytes that begin at `base`; parts that are complete leave `todo`."""
+        end = base + len(data)
+        while todo:
+            piece = todo[0]
+            at = piece.start + piece.done
+            if not base <= at < end:
+                return
+            view = memoryview(data)[at - base : piece.stop - base]
+            if self._serial and at == incoming.size:
+                await incoming.write(view)
+            else:
+                await incoming.write_at(at, view)
+            await to_thread.run_sync(piece.state.update, view)
+            piece.done += len(view)
+            if piece.complete:
+                todo.popleft()
+
+    async def _located(self) -> tuple[RemoteBlob, bool]:
+        """Where the blob is, and whether that was asked just now."""
+        async with self._locating:
+            if self._remote is not None:
+                return self._remote, False
+            self._remote = await self._upstream.locate(self.digest)
+            return self._remote, True
+
+    def _forget(self, remote: RemoteBlob) -> None:
+        if self._remote is remote:
+            self._remote = None
+
+    async def _tried(
+        self, step: Callable[[], Awaitable[T]], progress: Callable[[], int] = lambda: 0
+    ) -> T:
+        """Do a step, again and again with growing pauses while that may help."""
+        failures = 0
+        while True:
+            before = progress()
+            try:
+                return await step()
+            except (UpstreamBusy, UpstreamUnreachable) as error:
+                failures = 1 if progress() - before >= _PROGRESS else failures + 1
+                if failures > self._workshop.knobs.retries:
+                    raise UpstreamFailed(f"max retries exceeded: {error}") from error
+                wished = error.retry_after_s if isinstance(error, UpstreamBusy) else 0.0
+                chance = random.random()  # noqa: S311
+                await self._workshop.sleep(pause_s(failures, wished, chance))
+
+
+async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run jobs side by side; the first error ends the others and is raised."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        with CancelScope(shield=True):
+            await asyncio.wait(tasks)
+    for task in done:
+        task.result()
