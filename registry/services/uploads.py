@@ -245,13 +245,17 @@ class Uploads:
             raise SizeInvalid(f"the chunk has {length} bytes, not {chunk.length}")
         offset = upload.offset + length
         self._check_size(offset)
+        if not length:
+            return replace(upload, expires_at=self._expiry(upload))
         await incoming.flush()
-        after = replace(
-            upload, offset=offset, storage_key=incoming.key, expires_at=self._expiry(upload)
+        return replace(
+            upload,
+            offset=offset,
+            storage_key=incoming.key,
+            expires_at=self._expiry(upload),
+            last_first=upload.offset,
+            last_length=length,
         )
-        if length:
-            after = replace(after, last_first=upload.offset, last_length=length)
-        return after
 
     async def _overtaken(self, upload: Upload, chunk: Chunk) -> Upload:
         """Another replica was first: fine if what it accepted was this very chunk."""
