@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from anyio import CancelScope, to_thread
 
@@ -32,6 +32,7 @@ from registry.core.retries import pause_s
 from registry.ports.blobs import BlobStore, Incoming
 from registry.ports.catalog import Catalog, Fetch, Part, Transaction
 from registry.ports.upstream import RemoteBlob, Stream, Upstream
+from registry.settings import Settings
 from registry.settings import Upstream as Knobs
 
 T = TypeVar("T")
@@ -56,6 +57,14 @@ class Workshop:
     lease_ns: int
     persist_s: float = 2.0
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    @classmethod
+    def of(
+        cls, catalog: Catalog, store: BlobStore, settings: Settings, clock: Callable[[], int]
+    ) -> Self:
+        """As the settings have it."""
+        lease_ns = settings.retention.lease_s * 1_000_000_000
+        return cls(catalog, store, clock, settings.upstream, lease_ns)
 
 
 @dataclass(slots=True)

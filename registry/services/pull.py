@@ -8,6 +8,8 @@ Source: spec ollama-api 10, 12.1; spec registry-protocol 1.3.
 """
 
 import secrets
+import time
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Protocol
 
@@ -21,6 +23,8 @@ from registry.core.events import Done, Events, Status
 from registry.core.events import Transfer as Progress
 from registry.core.manifest import Descriptor, Manifest, parse
 from registry.core.names import ModelName
+from registry.ports.blobs import BlobStore
+from registry.ports.catalog import Catalog
 from registry.ports.upstream import RemoteManifest, Upstream, Upstreams
 from registry.services.download import ContentMismatch, Workshop
 from registry.services.transfers import Transfers
@@ -44,13 +48,19 @@ class Pull:
     """The use case. One per process: pulls of the same blob share one transfer."""
 
     def __init__(
-        self, upstreams: Upstreams, library: Library, workshop: Workshop, settings: Settings
+        self,
+        catalog: Catalog,
+        store: BlobStore,
+        upstreams: Upstreams,
+        library: Library,
+        settings: Settings,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._upstreams = upstreams
         self._library = library
-        self._workshop = workshop
+        self._workshop = Workshop.of(catalog, store, settings, clock)
         self._settings = settings
-        self._transfers = Transfers(workshop)
+        self._transfers = Transfers(self._workshop)
 
     async def run(self, name: ModelName, *, insecure: bool = False) -> Events:
         """Pull `name`; the stream ends with `Done` once it can be used.

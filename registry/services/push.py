@@ -10,7 +10,8 @@ Source: spec ollama-api 11, 12.2; spec registry-protocol 2.1.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 from anyio import CancelScope
@@ -20,12 +21,13 @@ from registry.core.errors import BlobUnknown, OperationFailed
 from registry.core.events import Done, Events, Status, Transfer
 from registry.core.manifest import Descriptor, Manifest, parse
 from registry.core.names import ModelName
-from registry.ports.blobs import Opened
+from registry.ports.blobs import BlobStore, Opened
+from registry.ports.catalog import Catalog, Reader
 from registry.ports.catalog import Manifest as Row
-from registry.ports.catalog import Reader
 from registry.ports.upstream import RemoteManifest, Upstream, Upstreams
 from registry.services.download import Workshop
 from registry.services.pull import TICK_S, Leases, blobs_of
+from registry.settings import Settings
 
 
 class _Outgoing:
@@ -54,9 +56,16 @@ class _Outgoing:
 class Push:
     """The use case."""
 
-    def __init__(self, upstreams: Upstreams, workshop: Workshop) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        store: BlobStore,
+        upstreams: Upstreams,
+        settings: Settings,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
         self._upstreams = upstreams
-        self._workshop = workshop
+        self._workshop = Workshop.of(catalog, store, settings, clock)
 
     async def run(self, name: ModelName, *, insecure: bool = False) -> Events:
         """Push the model `name` to the host of its name; the stream ends with `Done`.
