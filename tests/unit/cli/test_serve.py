@@ -100,10 +100,8 @@ def test_what_cannot_be_served_is_one_sentence_and_code_1(
 
 
 def test_the_client_commands_do_not_load_the_server() -> None:
-    code = (
-        "import sys, registry.cli.main;"
-        "print(sorted({'sqlalchemy', 'starlette', 'uvicorn', 'alembic', 'pydantic'} & set(sys.modules)))"
-    )
+    heavy = {"sqlalchemy", "starlette", "uvicorn", "alembic", "pydantic"}
+    code = f"import sys, registry.cli.main; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30
     )
