@@ -1,14 +1,10 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from registry.adapters import migrate
-from registry.adapters.blobs_fs import FileBlobStore
-from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.core.digest import EMPTY, Digest
 from registry.core.errors import (
     BlobUnknown,
@@ -22,114 +18,13 @@ from registry.core.errors import (
     UploadUnknown,
 )
 from registry.core.names import RepositoryName
-from registry.ports.blobs import Incoming, Sink
-from registry.ports.catalog import Catalog, Upload
-from registry.services.blobs import Blobs, Lives
 from registry.services.upload_turns import HashingSink, LiveSessions
-from registry.services.uploads import NS, Chunk, UploadLimits, Uploads
+from registry.services.uploads import NS, Chunk, UploadLimits
+from tests.support.world import DATA, DIGEST, NAME, OTHER, Broken, Bytes, Slow, World
 
 pytestmark = pytest.mark.anyio
 
-NAME = RepositoryName.parse("team/Llama")
-OTHER = RepositoryName.parse("team/other")
-DATA = bytes(range(256)) * 40
-DIGEST = Digest.of(DATA)
 SHA512 = Digest("sha512", hashlib.sha512(DATA).hexdigest())
-
-
-@dataclass
-class Bytes:
-    """A body that is there at once."""
-
-    data: bytes
-
-    async def feed(self, sink: Sink) -> int:
-        await sink.write(self.data)
-        return len(self.data)
-
-
-@dataclass
-class Broken:
-    """A body whose sender goes away after some bytes."""
-
-    data: bytes
-
-    async def feed(self, sink: Sink) -> int:
-        await sink.write(self.data)
-        raise SizeInvalid("the sender went away")
-
-
-@dataclass
-class Slow:
-    """A body that sends some bytes and then waits to be told to go on."""
-
-    data: bytes
-    go_on: asyncio.Event = field(default_factory=asyncio.Event)
-    begun: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def feed(self, sink: Sink) -> int:
-        half = len(self.data) // 2
-        await sink.write(self.data[:half])
-        self.begun.set()
-        await self.go_on.wait()
-        await sink.write(self.data[half:])
-        return len(self.data)
-
-
-class SmallStore(FileBlobStore):
-    """A file store whose disk can be full."""
-
-    full = False
-
-    async def create(self, size_hint: int | None = None) -> Incoming:
-        if self.full:
-            raise StorageFull("no space left")
-        return await super().create(size_hint)
-
-    async def resume(self, key: str, size: int) -> Incoming:
-        if self.full:
-            raise StorageFull("no space left")
-        return await super().resume(key, size)
-
-
-class World:
-    """A store and a catalog on disk, with a clock of our own; `restart` is a new process."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.now = 1_760_000_000 * NS
-        migrate.upgrade(resolve("", folder / "registry.db"))
-        self.start()
-
-    def start(self, limits: UploadLimits | None = None) -> None:
-        self.catalog: Catalog = open_catalog("", self.folder / "registry.db")
-        self.store = SmallStore(self.folder / "data")
-        self.blobs = Blobs(self.catalog, self.store, Lives(), lambda: self.now)
-        self.uploads = Uploads(self.blobs, limits)
-
-    async def stop(self) -> None:
-        await self.uploads.close()
-        await self.catalog.close()
-        self.store.close()
-
-    async def restart(self, limits: UploadLimits | None = None) -> None:
-        await self.stop()
-        self.start(limits)
-
-    async def begin(self, name: RepositoryName = NAME) -> str:
-        return (await self.uploads.begin(name)).id
-
-    async def append(self, session: str, data: bytes, start: int | None = None) -> Upload:
-        return await self.uploads.append(NAME, session, Chunk(Bytes(data), start, len(data)))
-
-    async def content(self, digest: Digest, name: RepositoryName = NAME) -> bytes:
-        async with await self.blobs.open(await self.blobs.stat(name, digest)) as opened:
-            return await opened.read(0, opened.size)
-
-    def leftovers(self) -> list[str]:
-        """Files that are no blob of ours."""
-        files = [path for path in (self.folder / "data").rglob("*") if path.is_file()]
-        return [path.name for path in files if path.name != DIGEST.file_name]
 
 
 @pytest.fixture
@@ -497,3 +392,38 @@ async def test_bytes_for_comparison_are_hashed_in_place_or_given() -> None:
     (await sink.borrow())[:2] = b"cd"
     await sink.fill(2)
     assert (sink.size, sink.hexdigest()) == (4, hashlib.sha256(b"abcd").hexdigest())
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_of_two_replicas_that_receive_the_same_chunk_one_wins(
+    world: World, same: bool
+) -> None:
+    session, body = await world.begin(), Slow(DATA)
+    slow = asyncio.create_task(world.uploads.append(NAME, session, Chunk(body, 0, len(DATA))))
+    await body.begun.wait()
+    replica = World(world.folder)
+    await replica.append(session, DATA if same else DATA[:10], 0)
+    body.go_on.set()
+    if same:
+        assert (await slow).offset == len(DATA)
+    else:
+        with pytest.raises(UploadOutOfOrder):
+            await slow
+        await world.append(session, DATA[10:], 10)
+    await world.uploads.finish(NAME, session, DIGEST)
+    assert await world.content(DIGEST) == DATA
+    await replica.stop()
+
+
+async def test_a_chunk_for_a_session_that_another_replica_cancelled_is_refused(
+    world: World,
+) -> None:
+    session, body = await world.begin(), Slow(DATA)
+    slow = asyncio.create_task(world.uploads.append(NAME, session, Chunk(body)))
+    await body.begun.wait()
+    replica = World(world.folder)
+    await replica.uploads.cancel(NAME, session)
+    body.go_on.set()
+    with pytest.raises(UploadUnknown):
+        await slow
+    await replica.stop()
