@@ -61,7 +61,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def client(server: str) -> Iterator[Client]:
     client = Client(host=f"http://{server}")
     yield client
-    client.close()  # type: ignore[no-untyped-call] - the package leaves it so
+    client.close()  # type: ignore[no-untyped-call]  # theirs
 
 
 def names(client: Client) -> set[str | None]:

@@ -1,0 +1,249 @@
+"""Promises 1 to 3 under `kill -9`: what was acknowledged is there, nothing half-written shows.
+
+Each round starts a server over the same folder, lets clients work, kills the server at a random
+moment, starts it again and looks. Run more rounds with `REGISTRY_CRASH_ROUNDS=200`.
+"""
+
+import hashlib
+import http.client
+import json
+import os
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.support.gguf import tiny_gguf
+from tests.support.server import Server, free_port, start
+
+ROUNDS = int(os.environ.get("REGISTRY_CRASH_ROUNDS", "6"))
+SEED = int(os.environ.get("REGISTRY_CRASH_SEED", "1"))
+
+
+def digest_of(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def call(server: Server, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    try:
+        connection.request(method, path, body=body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def post(server: Server, path: str, value: object, method: str = "POST") -> tuple[int, bytes]:
+    return call(server, method, path, json.dumps(value).encode())
+
+
+@dataclass
+class World:
+    """What clients know: acknowledged things, and names whose last request was not answered."""
+
+    blobs: dict[str, bytes] = field(default_factory=dict)  # kept by nobody but the grace
+    models: dict[str, str] = field(default_factory=dict)  # name -> system text
+    pushed: dict[str, str] = field(default_factory=dict)  # name -> digest of the manifest
+    unsure: set[str] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Client(threading.Thread):
+    """Works until the server is gone. Each client has names of its own."""
+
+    def __init__(self, server: Server, world: World, number: int, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.server, self.world, self.number = server, world, number
+        self.random = random.Random(seed)
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            while True:
+                self.random.choice([self.upload, self.create, self.delete, self.push, self.copy])()
+        except (OSError, http.client.HTTPException):
+            return  # the server was killed
+        except BaseException as error:
+            self.failure = error
+
+    def name(self) -> str:
+        return f"m{self.number}-{self.random.randrange(6)}"
+
+    def upload(self) -> None:
+        data = self.random.randbytes(self.random.choice([0, 100, 70_000, 3_000_000]))
+        digest = digest_of(data)
+        status, text = call(self.server, "POST", f"/api/blobs/{digest}", data)
+        assert status in {200, 201}, text
+        with self.world.lock:
+            self.world.blobs[digest] = data
+
+    def create(self) -> None:
+        name, system = self.name(), f"system {self.random.random()}"
+        self.begin(name)
+        status, text = post(
+            self.server,
+            "/api/create",
+            {"model": name, "from": "base", "system": system, "stream": False},
+        )
+        assert status == 200, text
+        with self.world.lock:
+            self.world.models[name] = system
+            self.world.unsure.discard(name)
+
+    def delete(self) -> None:
+        name = self.name()
+        self.begin(name)
+        status, text = post(self.server, "/api/delete", {"model": name}, "DELETE")
+        assert status in {200, 404}, text
+        with self.world.lock:
+            self.world.models.pop(name, None)
+            self.world.unsure.discard(name)
+
+    def copy(self) -> None:
+        source, target = self.name(), self.name()
+        if source == target:
+            return
+        self.begin(target)
+        status, text = post(
+            self.server, "/api/copy", {"source": source, "destination": target}
+        )
+        assert status in {200, 404}, text
+        with self.world.lock:
+            if status == 200:
+                self.world.models[target] = self.world.models[source]
+            self.world.unsure.discard(target)
+
+    def push(self) -> None:
+        """A push over `/v2/`: one blob in two chunks, a config, a manifest."""
+        name = f"p{self.number}-{self.random.randrange(3)}"
+        data = self.random.randbytes(self.random.choice([1, 5_000, 2_000_000]))
+        self.begin(name)
+        for blob in (data, b"{}"):
+            self.push_blob(name, blob)
+        config = {"mediaType": "application/x.config", "digest": digest_of(b"{}"), "size": 2}
+        layer = {"mediaType": "application/x.bytes", "digest": digest_of(data), "size": len(data)}
+        manifest = json.dumps(
+            {
+                "schemaVersion": 2,
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "config": config,
+                "layers": [layer],
+            }
+        ).encode()
+        path = f"/v2/crash/{name}/manifests/v1"
+        status, text = call(self.server, "PUT", path, manifest)
+        assert status == 201, text
+        with self.world.lock:
+            self.world.pushed[name] = digest_of(manifest)
+            self.world.unsure.discard(name)
+
+    def push_blob(self, name: str, data: bytes) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
+        try:
+            connection.request("POST", f"/v2/crash/{name}/blobs/uploads/")
+            answer = connection.getresponse()
+            answer.read()
+            path = answer.headers["Location"].split(str(self.server.port), 1)[1]
+            half = len(data) // 2
+            for first, part in ((0, data[:half]), (half, data[half:])):
+                if part:
+                    span = {"Content-Range": f"{first}-{first + len(part) - 1}"}
+                    connection.request("PATCH", path, body=part, headers=span)
+                    answer = connection.getresponse()
+                    assert answer.status == 202, answer.read()
+                    answer.read()
+            connection.request("PUT", f"{path}?digest={digest_of(data)}")
+            answer = connection.getresponse()
+            assert answer.status == 201, answer.read()
+            answer.read()
+        finally:
+            connection.close()
+
+    def begin(self, name: str) -> None:
+        with self.world.lock:
+            self.world.unsure.add(name)
+
+
+def check(server: Server, world: World) -> None:
+    """Everything acknowledged is there; what was in flight is whole or absent."""
+    for digest, _ in list(world.blobs.items())[-20:]:
+        status, _ = call(server, "HEAD", f"/api/blobs/{digest}")
+        assert status == 200, f"acknowledged blob {digest} is gone"
+    listed = {item["name"].removesuffix(":latest") for item in tags(server)}
+    for name, system in world.models.items():
+        if name in world.unsure:
+            continue
+        assert name in listed, f"acknowledged model {name} is gone"
+        status, text = post(server, "/api/show", {"model": name})
+        assert (status, json.loads(text)["system"]) == (200, system)
+    for name, digest in world.pushed.items():
+        if name not in world.unsure:
+            check_pushed(server, name, digest)
+    for name in listed:
+        status, text = post(server, "/api/show", {"model": name})
+        assert status == 200, f"{name} is listed and cannot be shown: {text!r}"
+    for name in world.unsure:  # learn what became of them
+        world.models.pop(name, None)
+        world.pushed.pop(name, None)
+        if name in listed and name.startswith("m"):
+            _, text = post(server, "/api/show", {"model": name})
+            world.models[name] = json.loads(text)["system"]
+    world.unsure.clear()
+
+
+def check_pushed(server: Server, name: str, digest: str) -> None:
+    status, manifest = call(server, "GET", f"/v2/crash/{name}/manifests/v1")
+    assert (status, digest_of(manifest)) == (200, digest)
+    for layer in json.loads(manifest)["layers"]:
+        status, data = call(server, "GET", f"/v2/crash/{name}/blobs/{layer['digest']}")
+        assert (status, digest_of(data)) == (200, layer["digest"])
+
+
+def check_folder(data: Path) -> None:
+    """Every file that looks like a blob is the blob it is called, and every tag file is whole."""
+    for file in (data / "blobs").iterdir():
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == file.name.removeprefix("sha256-")
+    for file in (data / "manifests").rglob("*"):
+        if file.is_file():
+            manifest = json.loads(file.read_bytes())
+            for part in [manifest["config"], *(manifest["layers"] or [])]:
+                blob = data / "blobs" / part["digest"].replace(":", "-")
+                assert blob.stat().st_size == part["size"], f"{file.name} lacks {blob.name}"
+
+
+def tags(server: Server) -> list[dict[str, str]]:
+    models: list[dict[str, str]] = json.loads(call(server, "GET", "/api/tags")[1])["models"]
+    return models
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 + 20 * ROUNDS)
+def test_a_killed_server_keeps_its_promises(tmp_path: Path) -> None:
+    dice = random.Random(SEED)
+    data, port, world = tmp_path / "data", free_port(), World()
+    server = start(data, port)
+    gguf = tiny_gguf()
+    assert call(server, "POST", f"/api/blobs/{digest_of(gguf)}", gguf)[0] == 201
+    base = {"model": "base", "files": {"m.gguf": digest_of(gguf)}, "stream": False}
+    assert post(server, "/api/create", base)[0] == 200
+    for _ in range(ROUNDS):
+        clients = [Client(server, world, number, dice.randrange(1 << 30)) for number in range(4)]
+        for client in clients:
+            client.start()
+        time.sleep(dice.uniform(0.05, 1.0))
+        server.kill()
+        for client in clients:
+            client.join(60)
+            if client.failure is not None:
+                raise client.failure
+        check_folder(data)
+        server = start(data, port)
+        check(server, world)
+    assert world.models or world.pushed or world.blobs
+    assert server.stop() == 0
+    check_folder(data)
+    assert list((data / "incoming").glob("manifest-*")) == []
