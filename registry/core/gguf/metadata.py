@@ -51,11 +51,13 @@ def fault(text: str, at: int) -> GgufInvalid:
 def quoted(name: str) -> str:
     """A name from the file for a message: quoted, on one line, not too long."""
     text = name if len(name) <= 80 else name[:77] + "..."
-    return (
-        '"'
-        + "".join(c if c.isprintable() and c not in '"\\' else repr(c)[1:-1] for c in text)
-        + '"'
-    )
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    return character if character.isprintable() else repr(character)[1:-1]
 
 
 class Metadata:
