@@ -6,7 +6,6 @@ Source: Go package documentation, `time.ParseDuration`.
 import re
 
 from registry.core.errors import RequestInvalid
-from registry.core.gotext import quote
 
 LONGEST = (1 << 63) - 1
 """Some 292 years: also what a negative keep_alive means."""
@@ -53,7 +52,7 @@ def _nanoseconds(part: re.Match[str], text: str) -> int:
     if not unit:
         raise _invalid("missing unit in", text)
     if unit not in _UNITS:
-        raise _invalid(f"unknown unit {quote(unit)} in", text)
+        raise _invalid(f"unknown unit {_quote(unit)} in", text)
     whole, fraction = part[1].lstrip("0"), (part[2] or "")[:_DIGITS]
     if len(whole) > _DIGITS:
         raise _invalid("invalid", text)
@@ -63,4 +62,17 @@ def _nanoseconds(part: re.Match[str], text: str) -> int:
 
 
 def _invalid(what: str, text: str) -> RequestInvalid:
-    return RequestInvalid(f"time: {what} duration {quote(text)}")
+    return RequestInvalid(f"time: {what} duration {_quote(text)}")
+
+
+def _quote(text: str) -> str:
+    """Quote as this package of Go's does: whatever is not printable ASCII byte by byte."""
+    return '"' + "".join(map(_quoted_char, text)) + '"'
+
+
+def _quoted_char(char: str) -> str:
+    if char in '"\\':
+        return "\\" + char
+    if " " <= char <= "\x7f":
+        return char
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))

@@ -35,6 +35,8 @@ FLAG: Final = Bool()
 OPTIONAL_FLAG: Final = Ptr(FLAG)
 TEXTS: Final = Map(TEXT)
 VALUES: Final = Map(gojson.Any())
+NO_OBJECT: Final = "Value looks like object, but can't find closing '}' symbol"
+"""What the real server says to any other value where it keeps the order of an object's keys."""
 
 
 class JsonRequest:
@@ -121,7 +123,7 @@ def ordered_object(node: Node) -> dict[str, Any] | None:
     if node is None:
         return None
     if not isinstance(node, tuple):
-        raise JsonInvalid("Value is not object")
+        raise JsonInvalid(NO_OBJECT)
     values: dict[str, Any] = gojson.unmarshal(node, VALUES)
     return values
 

@@ -26,6 +26,7 @@ from registry.core.gojson.types import (
     Struct,
     TypeFault,
     decode,
+    kind,
     unmarshal,
 )
 
@@ -54,6 +55,7 @@ __all__ = [
     "UnsupportedValue",
     "decode",
     "dumps",
+    "kind",
     "parse",
     "unmarshal",
 ]

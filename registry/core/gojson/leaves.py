@@ -40,11 +40,13 @@ def base64_bytes(text: str) -> bytes:
         JsonInvalid: with Go's text, which names the offset of the first bad byte.
     """
     plain = text.replace("\r", "").replace("\n", "")
+    fault: Exception | None = None
     try:
-        return binascii.a2b_base64(plain.encode("utf-8"), strict_mode=True)
+        if len(plain) % 4 == 0:  # Python lets padding after whole groups pass
+            return binascii.a2b_base64(plain.encode("utf-8"), strict_mode=True)
     except binascii.Error as error:
-        offset = _corrupt_at(text)
-        raise JsonInvalid(f"illegal base64 data at input byte {offset}") from error
+        fault = error
+    raise JsonInvalid(f"illegal base64 data at input byte {_corrupt_at(text)}") from fault
 
 
 def _corrupt_at(text: str) -> int:

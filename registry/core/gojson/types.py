@@ -91,9 +91,12 @@ def decode(data: bytes, schema: Schema) -> AnyType:
 
     Raises:
         JsonMissing: there is none.
-        JsonInvalid: broken syntax or a value of the wrong type.
+        JsonInvalid: broken syntax, a value of the wrong type, a type nested in itself too often.
     """
-    return unmarshal(parse(data), schema)
+    try:
+        return unmarshal(parse(data), schema)
+    except RecursionError as error:  # of types that contain themselves, such as tool parameters
+        raise JsonInvalid("request body is nested too deeply") from error
 
 
 def unmarshal(node: Node, schema: Schema) -> AnyType:
@@ -338,10 +341,11 @@ class Struct(Schema):
     def __init__(self, go: str, build: Callable[..., AnyType], *fields: Field) -> None:
         """Describe the struct `go` (with its package, as in `api.ShowRequest`).
 
-        `build` is called with the attributes that the text gave; its defaults do the rest.
+        `build` is called with the attributes that the text gave; its defaults do the rest. Of
+        doubles the last is taken whole, where Go would fill both into one struct.
         """
         self.go = go
-        self._name = go.rpartition(".")[2]
+        self._name = "" if go.startswith("struct {") else go.rpartition(".")[2]
         self._build = build
         self._fields = fields
         self._by_key: Mapping[str, Field] = {item.key: item for item in fields}
@@ -349,13 +353,13 @@ class Struct(Schema):
 
     def read(self, node: Node, context: Context, before: AnyType) -> AnyType:
         """See `Schema`."""
-        values = {}
-        if before is not UNSET:
-            values = {name: getattr(before, name) for name in map(_attribute, self._fields)}
+        values: dict[str, AnyType] = {}
         if isinstance(node, tuple):
             self._fill(node, context, values)
         elif node is not None:
             context.mismatch(node, self.go)
+        elif before is not UNSET:
+            return before
         return self._build(**values)
 
     def _fill(
