@@ -26,7 +26,14 @@ def upgrade() -> None:
         sa.Column("storage_key", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("digest", name="pk_blob"),
     )
-    op.create_index("ix_blob_uses_used_at", "blob", ["uses", "used_at"])
+    op.create_index(
+        "ix_blob_unused",
+        "blob",
+        ["used_at"],
+        unique=False,
+        sqlite_where=sa.text("uses = 0"),
+        postgresql_where=sa.text("uses = 0"),
+    )
     op.create_table(
         "fetch",
         sa.Column("digest", TEXT, nullable=False),
@@ -70,7 +77,14 @@ def upgrade() -> None:
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("digest", name="pk_manifest"),
     )
-    op.create_index("ix_manifest_subject", "manifest", ["subject"])
+    op.create_index(
+        "ix_manifest_subject",
+        "manifest",
+        ["subject"],
+        unique=False,
+        sqlite_where=sa.text("subject IS NOT NULL"),
+        postgresql_where=sa.text("subject IS NOT NULL"),
+    )
     op.create_table(
         "repository",
         sa.Column("id", ID, nullable=False),
@@ -161,7 +175,12 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index(
-        "ix_manifest_reference_target_is_blob", "manifest_reference", ["target", "is_blob"]
+        "ix_manifest_reference_child",
+        "manifest_reference",
+        ["target"],
+        unique=False,
+        sqlite_where=sa.text("is_blob = 0"),
+        postgresql_where=sa.text("is_blob = false"),
     )
     op.create_table(
         "repository_blob",
@@ -170,16 +189,27 @@ def upgrade() -> None:
         sa.Column("until", sa.BigInteger(), nullable=False),
         sa.Column("uses", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["digest"], ["blob.digest"], name="fk_repository_blob_digest", ondelete="CASCADE"
-        ),
-        sa.ForeignKeyConstraint(
             ["repository_id"], ["repository.id"], name="fk_repository_blob_repository_id"
         ),
         sa.PrimaryKeyConstraint("repository_id", "digest", name="pk_repository_blob"),
         sqlite_with_rowid=False,
     )
-    op.create_index("ix_repository_blob_digest_until", "repository_blob", ["digest", "until"])
-    op.create_index("ix_repository_blob_uses_until", "repository_blob", ["uses", "until"])
+    op.create_index(
+        "ix_repository_blob_held",
+        "repository_blob",
+        ["digest", "until"],
+        unique=False,
+        sqlite_where=sa.text("uses = 0"),
+        postgresql_where=sa.text("uses = 0"),
+    )
+    op.create_index(
+        "ix_repository_blob_until",
+        "repository_blob",
+        ["until"],
+        unique=False,
+        sqlite_where=sa.text("uses = 0"),
+        postgresql_where=sa.text("uses = 0"),
+    )
     op.create_table(
         "repository_manifest",
         sa.Column("repository_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -196,24 +226,6 @@ def upgrade() -> None:
     )
     op.create_index("ix_repository_manifest_digest", "repository_manifest", ["digest"])
     op.create_table(
-        "tag",
-        sa.Column("repository_id", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("name_key", TEXT, nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("manifest_digest", TEXT, nullable=False),
-        sa.Column("updated_at", sa.BigInteger(), nullable=False),
-        sa.Column("is_model", sa.Boolean(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["manifest_digest"], ["manifest.digest"], name="fk_tag_manifest_digest"
-        ),
-        sa.ForeignKeyConstraint(["repository_id"], ["repository.id"], name="fk_tag_repository_id"),
-        sa.PrimaryKeyConstraint("repository_id", "name_key", name="pk_tag"),
-        sqlite_with_rowid=False,
-    )
-    op.create_index("ix_tag_is_model_updated_at", "tag", ["is_model", "updated_at"])
-    op.create_index("ix_tag_manifest_digest", "tag", ["manifest_digest"])
-    op.create_index("ix_tag_repository_id_name", "tag", ["repository_id", "name"])
-    op.create_table(
         "tag_event",
         sa.Column("id", ID, nullable=False),
         sa.Column("repository_id", sa.BigInteger(), nullable=False),
@@ -228,7 +240,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_tag_event"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_tag_event_repository_id_id", "tag_event", ["repository_id", "id"])
     op.create_table(
         "upload",
         sa.Column("id", TEXT, nullable=False),
@@ -249,12 +260,33 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_upload"),
     )
     op.create_index("ix_upload_expires_at", "upload", ["expires_at"])
+    op.create_table(
+        "tag",
+        sa.Column("repository_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("name_key", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("manifest_digest", TEXT, nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("is_model", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["repository_id", "manifest_digest"],
+            ["repository_manifest.repository_id", "repository_manifest.digest"],
+            name="fk_tag_repository_id_manifest_digest",
+        ),
+        sa.PrimaryKeyConstraint("repository_id", "name_key", name="pk_tag"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_tag_is_model_updated_at", "tag", ["is_model", "updated_at"])
+    op.create_index(
+        "ix_tag_repository_id_manifest_digest", "tag", ["repository_id", "manifest_digest"]
+    )
+    op.create_index("ix_tag_repository_id_name", "tag", ["repository_id", "name"])
 
 
 def downgrade() -> None:
+    op.drop_table("tag")
     op.drop_table("upload")
     op.drop_table("tag_event")
-    op.drop_table("tag")
     op.drop_table("repository_manifest")
     op.drop_table("repository_blob")
     op.drop_table("manifest_reference")

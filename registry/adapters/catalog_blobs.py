@@ -7,7 +7,17 @@ grace, which is the caller's to judge from `used_at`.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Select, bindparam, case, delete, literal, select, true, tuple_, update
+from sqlalchemy import (
+    Select,
+    bindparam,
+    case,
+    delete,
+    literal,
+    literal_column,
+    select,
+    tuple_,
+    update,
+)
 
 from registry.adapters import tables as t
 from registry.adapters.statements import Insert, Queries, Row, Statement, digest_of
@@ -16,6 +26,7 @@ from registry.core.errors import BlobUnknown
 from registry.ports.catalog import Blob, Freed
 
 _P = bindparam
+_ZERO = literal_column("0")  # not a parameter: the indexes of unused rows are found by this text
 _COLUMNS = (
     t.blob.c.digest,
     t.blob.c.size,
@@ -41,14 +52,11 @@ _FACTS = Statement(select(t.blob_facts.c.facts).where(t.blob_facts.c.digest == _
 
 def _unheld(blobs: Select[Any]) -> Select[Any]:
     """Those of the blobs that nothing holds at the time `now`."""
-    references, links, leases = t.manifest_reference.c, t.repository_blob.c, t.lease.c
+    links, leases = t.repository_blob.c, t.lease.c
     return blobs.where(
-        t.blob.c.uses == 0,
-        ~select(references.position)
-        .where(references.target == t.blob.c.digest, references.is_blob == true())
-        .exists(),
+        t.blob.c.uses == _ZERO,
         ~select(links.digest)
-        .where(links.digest == t.blob.c.digest, links.until > _P("now"))
+        .where(links.digest == t.blob.c.digest, links.uses == _ZERO, links.until > _P("now"))
         .exists(),
         ~select(leases.digest)
         .where(leases.digest == t.blob.c.digest, leases.until > _P("now"))
@@ -139,7 +147,7 @@ _PUT_ALIAS = Statement(
     )
 )
 _PUT_LINK = Statement(_link)
-_UNLINK = Statement(delete(t.repository_blob).where(*_LINK, t.repository_blob.c.uses == 0))
+_UNLINK = Statement(delete(t.repository_blob).where(*_LINK, t.repository_blob.c.uses == _ZERO))
 _SPEND = Statement(
     update(t.repository_blob)
     .where(t.repository_blob.c.repository_id == _P("b_repository"))
@@ -148,7 +156,7 @@ _SPEND = Statement(
 )
 _EXPIRED_LINKS = (
     select(t.repository_blob.c.repository_id, t.repository_blob.c.digest)
-    .where(t.repository_blob.c.uses == 0, t.repository_blob.c.until <= _P("now"))
+    .where(t.repository_blob.c.uses == _ZERO, t.repository_blob.c.until <= _P("now"))
     .limit(_P("count"))
 )
 _EXPIRE_LINKS = Statement(
@@ -167,6 +175,11 @@ _EXPIRE_LEASES = Statement(
 _LEASE = Statement(_lease)
 _RELEASE = Statement(delete(t.lease).where(t.lease.c.holder == _P("holder")))
 _PUT_FACTS = Statement(_put_facts)
+_DROP_LINKS = Statement(
+    delete(t.repository_blob).where(
+        t.repository_blob.c.digest == _P("digest"), t.repository_blob.c.uses == _ZERO
+    )
+)
 _FREE = Statement(delete(t.blob).where(t.blob.c.digest == _P("digest")))
 _ADD_FREED = Statement(
     lambda insert: (
@@ -303,6 +316,7 @@ class BlobWriter(BlobReader):
             if row:
                 blob = _blob(row)
                 self._sql.run(_ADD_FREED, digest=row[0], storage_key=blob.storage_key)
+                self._sql.run(_DROP_LINKS, digest=row[0])
                 self._sql.run(_FREE, digest=row[0])
                 gone.append(Freed(blob.digest, blob.storage_key))
         return gone

@@ -20,10 +20,11 @@ _TAG_COLUMNS = (
     t.tag.c.manifest_digest,
     t.tag.c.updated_at,
 )
-_TAGS = select(*_TAG_COLUMNS).join_from(t.tag, t.repository)
+_ITS_REPOSITORY = t.repository.c.id == t.tag.c.repository_id
+_TAGS = select(*_TAG_COLUMNS).join_from(t.tag, t.repository, _ITS_REPOSITORY)
 _MODELS = (
     select(*_TAG_COLUMNS, t.manifest.c.card)
-    .join_from(t.tag, t.repository)
+    .join_from(t.tag, t.repository, _ITS_REPOSITORY)
     .join(t.manifest, t.manifest.c.digest == t.tag.c.manifest_digest)
     .where(t.tag.c.is_model == true())
 )
@@ -77,9 +78,14 @@ _CHANGED_TAGS = Statement(
     .order_by(func.max(t.tag_event.c.id))
 )
 _MANIFEST_TAGS = Statement(
-    _TAGS.where(t.tag.c.manifest_digest == _P("digest")).order_by(
-        t.repository.c.path_key, t.tag.c.name_key
+    _TAGS.join(
+        t.repository_manifest, t.repository_manifest.c.repository_id == t.tag.c.repository_id
     )
+    .where(
+        t.repository_manifest.c.digest == _P("digest"),
+        t.tag.c.manifest_digest == t.repository_manifest.c.digest,
+    )
+    .order_by(t.repository.c.path_key, t.tag.c.name_key)
 )
 _SPELLINGS = Statement(
     select(

@@ -58,7 +58,9 @@ class Statement:
             source = source(_INSERTS[dialect.name])
         compiled = source.compile(dialect=dialect)
         assert isinstance(compiled, SQLCompiler)
-        constants = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
+        constants = {
+            name: bind.value for bind, name in compiled.bind_names.items() if not bind.required
+        }
         made = self.compiled[dialect.name] = (str(compiled), constants)
         return made
 

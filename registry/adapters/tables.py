@@ -10,6 +10,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects import postgresql
 
@@ -32,6 +34,12 @@ metadata = MetaData(
 
 _ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers INTEGER keys only
 _TEXT = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")  # byte order everywhere
+
+
+def _some(name: str, condition: str, *columns: str) -> Index:
+    """An index of the few rows that are searched; each further row costs a push a page to write."""
+    where = {"sqlite": condition.replace("false", "0"), "postgresql": condition}
+    return Index(name, *columns, **{f"{name}_where": text(sql) for name, sql in where.items()})
 
 
 def _repository() -> ForeignKey:
@@ -64,7 +72,7 @@ manifest = Table(
     Column("card", _TEXT),
     Column("annotations", _TEXT),
     Column("body", LargeBinary, nullable=False),
-    Index(None, "subject"),
+    _some("ix_manifest_subject", "subject IS NOT NULL", "subject"),
 )
 
 manifest_reference = Table(
@@ -78,7 +86,7 @@ manifest_reference = Table(
     Column("digest", _TEXT, nullable=False),  # as the manifest has it, perhaps a sha512
     Column("media_type", _TEXT, nullable=False),
     PrimaryKeyConstraint("manifest_digest", "position"),
-    Index(None, "target", "is_blob"),
+    _some("ix_manifest_reference_child", "is_blob = false", "target"),
     sqlite_with_rowid=False,
 )
 
@@ -96,15 +104,19 @@ repository_manifest = Table(
 tag = Table(
     "tag",
     metadata,
-    Column("repository_id", BigInteger, _repository(), autoincrement=False),
+    Column("repository_id", BigInteger, autoincrement=False),
     Column("name_key", _TEXT),
     Column("name", _TEXT, nullable=False),
-    Column("manifest_digest", _TEXT, ForeignKey("manifest.digest"), nullable=False),
+    Column("manifest_digest", _TEXT, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("is_model", Boolean, nullable=False),  # it has a card, and a name that Ollama can say
     PrimaryKeyConstraint("repository_id", "name_key"),
+    ForeignKeyConstraint(
+        ["repository_id", "manifest_digest"],
+        ["repository_manifest.repository_id", "repository_manifest.digest"],
+    ),
     Index(None, "repository_id", "name"),
-    Index(None, "manifest_digest"),
+    Index(None, "repository_id", "manifest_digest"),
     Index(None, "is_model", "updated_at"),
     sqlite_with_rowid=False,
 )
@@ -120,7 +132,6 @@ tag_event = Table(
     Column("at", BigInteger, nullable=False),
     Column("old_digest", _TEXT),
     Column("new_digest", _TEXT),
-    Index(None, "repository_id", "id"),
     sqlite_autoincrement=True,
 )
 
@@ -138,7 +149,7 @@ spelling = Table(
     sqlite_with_rowid=False,
 )
 
-# `uses` is the number of manifests that refer to the blob: those with none are found by index.
+# `uses` is the number of manifests that refer to the blob.
 blob = Table(
     "blob",
     metadata,
@@ -148,7 +159,7 @@ blob = Table(
     Column("used_at", BigInteger, nullable=False),
     Column("uses", BigInteger, nullable=False),
     Column("storage_key", _TEXT, nullable=False),
-    Index(None, "uses", "used_at"),
+    _some("ix_blob_unused", "uses = 0", "used_at"),
 )
 
 blob_alias = Table(
@@ -165,12 +176,12 @@ repository_blob = Table(
     "repository_blob",
     metadata,
     Column("repository_id", BigInteger, _repository(), autoincrement=False),
-    Column("digest", _TEXT, _blob()),
+    Column("digest", _TEXT),
     Column("until", BigInteger, nullable=False),
     Column("uses", BigInteger, nullable=False),
     PrimaryKeyConstraint("repository_id", "digest"),
-    Index(None, "digest", "until"),
-    Index(None, "uses", "until"),
+    _some("ix_repository_blob_held", "uses = 0", "digest", "until"),
+    _some("ix_repository_blob_until", "uses = 0", "until"),
     sqlite_with_rowid=False,
 )
 
