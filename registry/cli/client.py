@@ -9,7 +9,7 @@ Source: Ollama docs/api.md; spec ollama-api 2 and 4.
 import ipaddress
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ from registry.core.errors import (
     UpstreamFailed,
     UpstreamUnreachable,
 )
+from registry.core.gojson import dumps
 
 DEFAULT_PORT = 11434
 DEFAULT_SERVER = f"http://127.0.0.1:{DEFAULT_PORT}"
@@ -197,10 +198,15 @@ class Client:
             OperationFailed: the stream tells an error, or ends without `success`.
         """
         last = ""
-        with (
-            self._sentences(),
-            self._http.stream("POST", path, json=request, timeout=_STREAM) as answer,
-        ):
+        # Numbers of a Modelfile go out as the stock client writes them.
+        call = self._http.build_request(
+            "POST",
+            path,
+            content=dumps(request),
+            headers={"Content-Type": "application/json"},
+            timeout=_STREAM,
+        )
+        with self._sentences(), closing(self._http.send(call, stream=True)) as answer:
             if answer.status_code != 200:
                 raise _failure(answer, self.url)
             for line in _lines(answer.iter_bytes(), self.url):

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from registry.cli.client import Client, Report
 from registry.core.digest import Digest
 from registry.core.errors import ModelfileInvalid, OperationFailed
-from registry.core.modelfile import Modelfile
+from registry.core.modelfile import Modelfile, decode
 from registry.core.names import ModelName
 
 _CHUNK_BYTES = 1 << 20
@@ -47,10 +47,11 @@ class Sources:
     files: list[Path] = field(default_factory=list)
     adapters: list[Path] = field(default_factory=list)
     draft_files: list[Path] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
 
 
 def read_modelfile(path: Path) -> str:
-    """The text of a Modelfile: UTF-8, or UTF-16 with a byte order mark.
+    """The text of a Modelfile in UTF-8, or in UTF-16 with a byte order mark.
 
     Raises:
         ModelfileInvalid: it cannot be read, is too large or no text.
@@ -67,11 +68,10 @@ def read_modelfile(path: Path) -> str:
 
 def decode_modelfile(data: bytes, name: str) -> str:
     """The text in the bytes of a Modelfile; see `read_modelfile`."""
-    wide = data[:2] in {b"\xff\xfe", b"\xfe\xff"}
-    try:
-        return data.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ModelfileInvalid(f"{name} is no text; is it a model? then use --gguf") from error
+    text = decode(data)
+    if "\0" in text:
+        raise ModelfileInvalid(f"{name} is no text; is it a model? then use --gguf")
+    return text
 
 
 def sources_of(modelfile: Modelfile, folder: Path) -> Sources:
@@ -80,7 +80,8 @@ def sources_of(modelfile: Modelfile, folder: Path) -> Sources:
     Raises:
         ModelfileInvalid: a file it names is missing or not fit to be sent.
     """
-    sources = Sources(modelfile.request())
+    request, warnings = modelfile.request()
+    sources = Sources(request, warnings=warnings)
     for text in modelfile.values("from"):
         found = _find(text, folder)
         if found:

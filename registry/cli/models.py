@@ -178,6 +178,8 @@ def create(
     with session(server, again) as client, _suggestion(client, name):
         ModelName.checked(name, f"invalid model name: {name}")
         sources = _sources(file, from_, gguf)
+        for warning in sources.warnings:
+            remark(warning)
         with _follower(as_json) as follow:
             request = {"model": name, **upload_all(client, sources, follow)}
             if quantize:

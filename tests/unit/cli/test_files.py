@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from registry.core.modelfile import parse
 
 from registry.cli.client import Client, Report
 from registry.cli.files import (
@@ -19,6 +18,7 @@ from registry.cli.files import (
 )
 from registry.core.digest import Digest
 from registry.core.errors import ModelfileInvalid, OperationFailed
+from registry.core.modelfile import parse
 from tests.support.api import FakeApi, serving
 
 
@@ -179,6 +179,12 @@ def test_the_fields_of_a_modelfile_become_those_of_the_request(tmp_path: Path) -
     }
 
 
+def test_old_parameters_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    sources = sources_of(parse("FROM tiny\nPARAMETER mirostat 1\n"), tmp_path)
+    assert sources.request == {"from": "tiny"}
+    assert sources.warnings == ("warning: parameter mirostat is deprecated",)
+
+
 @pytest.mark.parametrize(
     "data", ["FROM tïny".encode(), "\ufeffFROM tïny".encode(), "FROM tïny".encode("utf-16")]
 )
@@ -192,7 +198,7 @@ def test_what_is_no_modelfile_is_told(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(bytes(17 << 20))
     for name, sentence in (
         ("model", "is no text; is it a model"),
-        ("large", "larger than 16 MiB"),
+        ("large", "is larger than 16 MiB"),
         ("missing", "cannot read"),
     ):
         with pytest.raises(ModelfileInvalid, match=sentence):

@@ -370,6 +370,15 @@ def test_create_takes_gguf_files_and_a_modelfile_from_a_pipe(api: FakeApi, folde
     assert api.last("/api/create").json == {"model": "m", "from": "tiny"}
 
 
+def test_numbers_go_out_as_the_stock_client_writes_them(api: FakeApi, folder: Path) -> None:
+    api.answers["POST /api/create"] = SUCCESS
+    lines = "FROM tiny\nPARAMETER temperature 0.123456789\nPARAMETER low_vram true\n"
+    (folder / "Modelfile").write_text(lines)
+    result = run("create", "m")
+    assert b'"temperature":0.12345679' in api.last("/api/create").body
+    assert result.stderr.startswith("warning: parameter low_vram is deprecated\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

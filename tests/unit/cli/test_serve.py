@@ -15,7 +15,7 @@ from registry.settings import Settings
 
 
 def test_the_greeting_names_the_bound_port_and_commands_to_copy(tmp_path: Path) -> None:
-    text = greeting(Settings(port=0, data=tmp_path), 4711)
+    text = greeting(Settings.load({}, port=0, data=tmp_path), 4711)
     assert text.startswith(f"registry {__version__} at http://127.0.0.1:4711 (data in {tmp_path}")
     assert "  OLLAMA_HOST=127.0.0.1:4711 ollama create team/demo -f Modelfile\n" in text
     assert "  ollama push 127.0.0.1:4711/team/demo --insecure\n" in text
@@ -35,14 +35,14 @@ def test_the_greeting_names_the_bound_port_and_commands_to_copy(tmp_path: Path) 
 def test_the_greeting_names_an_address_that_can_be_reached(
     settings: dict[str, str], url: str
 ) -> None:
-    assert f" at {url} (" in greeting(Settings.model_validate(settings), 1)
+    assert f" at {url} (" in greeting(Settings.load({}, **settings), 1)
 
 
 def test_other_machines_are_let_in_only_on_purpose() -> None:
-    check_exposure(Settings(host="127.0.0.1"))
-    check_exposure(Settings(host="0.0.0.0", no_auth=True))
+    check_exposure(Settings.load({}, host="127.0.0.1"))
+    check_exposure(Settings.load({}, host="0.0.0.0", no_auth=True))
     with pytest.raises(OperationFailed, match="add --no-auth"):
-        check_exposure(Settings(host="0.0.0.0"))
+        check_exposure(Settings.load({}, host="0.0.0.0"))
 
 
 def test_the_data_folder_is_made_and_must_be_writable(tmp_path: Path) -> None:
