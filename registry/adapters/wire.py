@@ -199,6 +199,8 @@ def _worded(ask: Ask, *, opening: bool) -> Iterator[None]:
 
 def _tls_reason(error: Exception) -> str:
     """What went wrong after the connection and before the first byte of HTTP."""
+    if isinstance(error, httpcore2.ConnectTimeout):
+        return "net/http: TLS handshake timeout"
     cause = cause_of(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"tls: failed to verify certificate: {cause.verify_message}"
@@ -206,7 +208,7 @@ def _tls_reason(error: Exception) -> str:
         if cause.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}:
             return "http: server gave HTTP response to HTTPS client"
         return f"tls: {(cause.reason or 'handshake failed').replace('_', ' ').lower()}"
-    return "tls: handshake failed"
+    return "tls: the server hung up during the handshake"
 
 
 def _lax_context() -> ssl.SSLContext:
