@@ -20,7 +20,8 @@ from registry.core.modelfile import (
     parse,
     render,
     render_tensor_model,
-)from registry.core.template import DEFAULT
+)
+from registry.core.template import DEFAULT
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CLIENT = json.loads((GOLDEN / "wire" / "cli.json").read_text(encoding="utf-8"))
