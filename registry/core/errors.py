@@ -18,6 +18,7 @@ RegistryError
 ├── Conflict                  it is here, but not in a state that allows this
 │   ├── UploadOutOfOrder      a chunk that does not start where the last one ended
 │   └── BlobInUse             a manifest still refers to it
+├── Forbidden                 what this server will not do, for this caller or for anyone
 ├── Unsupported               an operation this server does not offer
 ├── Unavailable               try again later: a worker, a lock, a queue
 ├── StorageFull               no space left for the bytes
@@ -138,6 +139,10 @@ class UploadOutOfOrder(Conflict):
 
 class BlobInUse(Conflict):
     """A manifest of the repository still refers to the blob."""
+
+
+class Forbidden(RegistryError):
+    """What this server will not do, for this caller or for anyone."""
 
 
 class Unsupported(RegistryError):

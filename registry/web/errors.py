@@ -1,4 +1,4 @@
-"""The table domain error -> HTTP status, and the one place that writes an error answer.
+"""The one place that writes an error answer.
 
 Each API has its own shape: `{"error": "…"}` for Ollama's, `{"errors": […]}` (or one plain line for
 the ollama client) below `/v2/`, OpenAI's and Anthropic's below `/v1/`.
@@ -13,28 +13,9 @@ from registry.core.errors import RegistryError
 from registry.web import openai
 from registry.web.answers import json_response
 from registry.web.oci_errors import OCI_CODES, render_oci
+from registry.web.statuses import headers_of, status_of
 
 log = structlog.get_logger()
-
-STATUS: dict[type[RegistryError], int] = {
-    errors.RegistryError: 500,
-    errors.RequestInvalid: 400,
-    errors.TooLarge: 413,
-    errors.NotFound: 404,
-    errors.Conflict: 409,
-    errors.UploadOutOfOrder: 416,
-    errors.BlobInUse: 405,
-    errors.Unsupported: 501,
-    errors.Unavailable: 503,
-    errors.StorageFull: 507,
-    errors.OperationFailed: 500,
-    errors.UpstreamFailed: 500,
-}
-
-
-def status_of(error: RegistryError) -> int:
-    """The status of an error: its own, or that of its nearest ancestor in the table."""
-    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
 def code_of(error: RegistryError) -> str:
@@ -49,8 +30,7 @@ async def answer(request: Request, error: Exception) -> Response:
     if status >= 500:
         log.info("request failed", error=str(error), kind=type(error).__name__)
     response = render(request, status, str(error), error)
-    if isinstance(error, errors.Unavailable):
-        response.headers["Retry-After"] = str(error.retry_after_s)
+    response.headers.update(headers_of(error))
     return response
 
 

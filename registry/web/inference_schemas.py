@@ -27,10 +27,10 @@ from registry.core.gotext import quote
 from registry.web.schemas import (
     FLAG,
     MESSAGES,
+    NO_OBJECT,
     OPTIONAL_FLAG,
     TEXT,
     VALUES,
-    NO_OBJECT,
     JsonRequest,
     Message,
     fields,

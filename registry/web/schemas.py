@@ -44,6 +44,7 @@ class JsonRequest:
 
     __slots__ = ()
     SCHEMA: ClassVar[Struct]
+    MISSING: ClassVar[str] = "missing request body"
 
     @classmethod
     def from_json(cls, body: bytes) -> Self:
@@ -55,7 +56,7 @@ class JsonRequest:
         try:
             request = gojson.decode(body, cls.SCHEMA)
         except gojson.JsonMissing as error:
-            raise RequestInvalid("missing request body") from error
+            raise RequestInvalid(cls.MISSING) from error
         assert isinstance(request, cls)
         return request
 

@@ -8,6 +8,7 @@ Source: observed behaviour of Go 1.26 `encoding/json`; vectors in `tests/data/go
 """
 
 from registry.core.gojson.encoding import Float32, Raw, UnsupportedValue, dumps
+from registry.core.gojson.leaves import base64_bytes
 from registry.core.gojson.syntax import JsonInvalid, JsonMissing, Node, Number, parse
 from registry.core.gojson.types import (
     Any,
@@ -53,6 +54,7 @@ __all__ = [
     "Struct",
     "TypeFault",
     "UnsupportedValue",
+    "base64_bytes",
     "decode",
     "dumps",
     "kind",

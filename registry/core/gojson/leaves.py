@@ -42,7 +42,8 @@ def base64_bytes(text: str) -> bytes:
     plain = text.replace("\r", "").replace("\n", "")
     fault: Exception | None = None
     try:
-        if len(plain) % 4 == 0:  # Python lets padding after whole groups pass
+        padding = len(plain) - len(plain.rstrip("="))
+        if len(plain) % 4 == 0 and padding <= 2:  # Python lets more padding pass
             return binascii.a2b_base64(plain.encode("utf-8"), strict_mode=True)
     except binascii.Error as error:
         fault = error
