@@ -50,7 +50,7 @@ from registry.core.modelfile import parse
 from registry.core.names import DEFAULT_HOST, ModelName
 
 _COMPARED_NAMES = 10_000  # more would take too long to look through for a hint
-_TLS = re.compile(r"\b(tls|ssl|https|certificate)\b", re.IGNORECASE)
+_TLS = re.compile(r"\b(tls|ssl|certificate)\b", re.IGNORECASE)
 
 Server = Annotated[
     str,

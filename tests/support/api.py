@@ -81,7 +81,11 @@ class _Handler(BaseHTTPRequestHandler):
     api: ClassVar[FakeApi]
 
     def _handle(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length)
+        if len(body) < length:  # the client went away
+            self.close_connection = True
+            return
         answer = self.api.answer(Asked(self.command, self.path, dict(self.headers), body))
         self.send_response(answer.status)
         for name, value in answer.headers.items():

@@ -278,6 +278,11 @@ def test_plain_http_is_hinted_at_when_tls_failed(
     assert ("add --insecure" in result.stderr) is hinted
 
 
+def test_another_failure_gets_no_suggestion(api: FakeApi) -> None:
+    api.answers["POST /api/show"] = Answer(json={"error": "invalid model name"}, status=400)
+    assert run("show", "m").stderr == "Error: invalid model name\n"
+
+
 def test_no_server_is_told_with_what_to_type() -> None:
     result = run("list", "--server", "127.0.0.1:1")
     assert result.exit_code == 1
