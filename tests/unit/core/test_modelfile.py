@@ -98,6 +98,7 @@ def test_every_recorded_modelfile_is_printed_again(body: dict[str, Any]) -> None
     for key, _, value in (line.partition(" ") for line in after("PARAMETER", text)):
         parameters.setdefault(key, []).append(value)
     until_messages = text.partition("\nMESSAGE")[0].replace("\nFROM \n", "\nFROM x\n")
+    readable = "\n".join(x for x in until_messages.split("\n") if not x.startswith("PARAMETER"))
     shown = Shown(
         name=after("# FROM", text)[0],
         sources=after("FROM", text),
@@ -108,7 +109,7 @@ def test_every_recorded_modelfile_is_printed_again(body: dict[str, Any]) -> None
         renderer="".join(after("RENDERER", text)),
         parser="".join(after("PARSER", text)),
         parameters=parameters,
-        licenses=parse(until_messages).values("license"),
+        licenses=parse(readable).values("license"),
         messages=[(m["role"], m["content"]) for m in body.get("messages", ())],
     )
     assert render(shown) == text
