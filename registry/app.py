@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from registry import logs
 from registry.adapters import migrate
-from registry.adapters.blobs_fs import FsBlobStore
+from registry.adapters.blobs_fs import FileBlobStore
 from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.adapters.models_folder import FolderOnDisk
 from registry.adapters.upstream_http import HttpUpstreams
@@ -37,6 +37,7 @@ from registry.settings import Settings
 from registry.web import errors, health, inference, oci, ollama
 from registry.web.answers import rfc3339
 from registry.web.guard import Guard
+from registry.web.hot import Hot
 from registry.web.resources import not_found
 
 log = structlog.get_logger()
@@ -46,7 +47,7 @@ _NS = 1_000_000_000
 def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Services:
     """Make the adapters and services of a settings; the schema must be up to date."""
     catalog = open_catalog(settings.database_url, settings.sqlite_path)
-    store = FsBlobStore(settings.data)
+    store = FileBlobStore(settings.data)
     retention = settings.retention
     housekeeping = Housekeeping(catalog, store, FolderOnDisk(settings.data), retention, clock)
     blobs = Blobs(catalog, store, Lives(retention.grace_s * _NS, retention.lease_s * _NS), clock)
@@ -68,7 +69,7 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         create=Create(catalog, store, manifests, models, housekeeping, pull.run, clock),
         pull=pull,
         push=Push(catalog, store, upstreams, settings),
-        inference=Inference(catalog, models),
+        inference=Inference(models),
     )
 
 
@@ -102,8 +103,11 @@ def application(services: Services) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     app.state.services = services
-    guarded = Guard(app, services.settings.origins, check_host=services.settings.is_loopback)
-    return logs.AccessLog(guarded)
+    hot = Hot(app, services.catalog.version)
+    settings = services.settings
+    guarded = Guard(hot, settings.origins, check_host=settings.is_loopback)
+    write = logs.access_writer(settings.log_level, json=settings.log_json)
+    return logs.AccessLog(guarded, write)
 
 
 @contextlib.asynccontextmanager
@@ -133,8 +137,8 @@ def prepare(settings: Settings) -> None:
     migrate.upgrade(resolve(settings.database_url, settings.sqlite_path))
 
 
-def serve(settings: Settings) -> None:
-    """Run the server until SIGTERM or SIGINT."""
+def serve(settings: Settings, ready: Callable[[int], None]) -> None:
+    """Run the server until SIGTERM or SIGINT; `ready` is called with the port once it listens."""
     logs.configure(settings.log_level, json=settings.log_json)
     prepare(settings)
-    run_server(lambda: application(build(settings)), settings)
+    run_server(lambda: application(build(settings)), settings, ready)

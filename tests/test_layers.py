@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "settings": set(),
     "adapters": {"core", "ports", "adapters", "settings"},
     "services": {"core", "ports", "services", "settings"},
-    "web": {"core", "ports", "services", "web", "settings"},
+    "web": {"core", "ports", "services", "web", "settings", "server"},
     "server": {"core", "ports", "server", "settings"},
     "logs": set(),
     "app": {"core", "ports", "adapters", "services", "web", "server", "settings", "logs"},
@@ -21,7 +21,7 @@ MAY_IMPORT = {
 PURE = {  # what core may import from outside the project
     "__future__", "abc", "array", "base64", "bisect", "codecs", "collections", "contextlib",
     "copy", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib",
-    "heapq", "hmac", "html", "itertools", "json", "math", "operator", "posixpath", "re", "string",
+    "binascii", "heapq", "hmac", "html", "itertools", "json", "math", "operator", "posixpath", "re", "string",
     "struct", "sys", "textwrap", "types", "typing", "unicodedata", "urllib", "orjson", "rapidfuzz",
 }  # fmt: skip
 

@@ -100,7 +100,7 @@ class Parts:
     def parameters(self) -> dict[str, Any]:
         """The stored parameters; empty if they cannot be read."""
         text = self.text(media.PARAMS)
-        return _object(text) if text else {}
+        return _object(text) if text else {}  # numbers as Go has them: all floats
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -237,7 +237,7 @@ def list_entry(name: str, modified_at: str, card: str) -> bytes:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_int=float)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

@@ -49,15 +49,14 @@ class ModelName:
         if colon >= 0 and "/" not in rest[colon:]:
             rest, tag = rest[:colon], rest[colon + 1 :] or MISSING
         rest, slash, model = rest.rpartition("/")
-        if slash and not rest:
-            rest = MISSING
         host, namespace = DEFAULT_HOST, DEFAULT_NAMESPACE
         if slash:
+            model, rest = model or MISSING, rest or MISSING
             head, slash, namespace = rest.rpartition("/")
             namespace = namespace or MISSING
             if slash:
                 host = head.split("://", 1)[-1] or MISSING
-        return cls(host, namespace, model or (MISSING if slash else ""), tag)
+        return cls(host, namespace, model, tag)
 
     @classmethod
     def checked(cls, text: str, message: str = "invalid model name") -> Self:

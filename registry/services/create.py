@@ -195,6 +195,9 @@ class Create:
         """GGUF files by name; `media_type` is given for drafts and adapters."""
         kind = await self._kind(files)
         if kind == "safetensors":
+            yield Status("converting model")
+            if "config.json" not in files:
+                raise OperationFailed("open config.json: no such file or directory")
             raise Unsupported(f"converting safetensors {_LATER}")
         if kind != "gguf":
             raise RequestInvalid("unknown type")

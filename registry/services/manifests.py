@@ -89,7 +89,7 @@ class Manifests:
     ) -> Prepared:
         """Read a manifest and the facts of its blobs.
 
-        `digest` is the name it is to be kept under, if not its sha256; `known` holds the contents of
+        `digest` is the name it is to be kept under, if not its sha256; `known` holds contents of
         blobs that are not in the catalog yet.
 
         Raises:
@@ -298,13 +298,10 @@ class Manifests:
 
 
 def is_model(manifest: Manifest) -> bool:
-    """Whether a manifest is an Ollama model: its config or a layer is of Ollama's types."""
-    if manifest.config is None or manifest.config.media_type != media.CONFIG:
-        return False
-    texts = [layer.size for layer in manifest.blobs if layer.media_type not in media.GGUF_LAYERS]
-    ours = [layer for layer in manifest.layers if layer.media_type.startswith(media.OLLAMA)]
-    foreign = len(manifest.layers) - len(ours)
-    return not foreign and all(size <= MAX_TEXT or size for size in texts)
+    """Whether it is an Ollama model: it has a layer of Ollama's types, or is a stub without any."""
+    if manifest.layers:
+        return any(layer.media_type.startswith(media.OLLAMA) for layer in manifest.layers)
+    return manifest.config is not None and manifest.config.media_type == media.CONFIG
 
 
 def _is_read(layer: Descriptor) -> bool:

@@ -12,7 +12,7 @@ from registry.core.digest import Digest
 from registry.core.errors import ModelUnknown, NameInvalid
 from registry.core.facts import Facts, model_info, projector_info
 from registry.core.manifest import Manifest, parse
-from registry.core.modelfile import Rendering, render
+from registry.core.modelfile import Shown, render, render_tensor_model
 from registry.core.names import ModelName
 from registry.core.parameters import format_parameters
 from registry.ports.blobs import BlobStore
@@ -66,8 +66,14 @@ class Models:
         options: Mapping[str, Any] | None = None,
         verbose: bool = False,
     ) -> dict[str, Any]:
-        """The answer of `/api/show` but for `modified_at`, in the order of spec ollama-api 7."""
+        """The answer of `/api/show` but for `modified_at`, in the order of spec ollama-api 7.
+
+        Raises:
+            ModelUnknown: there are no weights, here or elsewhere, such as in a lone adapter.
+        """
         parts = await self.parts(tag)
+        if not (parts.config.remote_host or parts.digests(media.MODEL) or _is_tensors(parts)):
+            raise ModelUnknown(f"model '{tag.model.short}' not found")
         answer = _texts(parts, tag.model, system, options or {})
         config = parts.config
         answer["details"] = parts.details()
@@ -177,13 +183,14 @@ def _texts(
     licenses = parts.all_texts(media.LICENSE)
     spoken = system or parts.text(media.SYSTEM) or ""
     template = parts.template if parts.template is not None else "{{ .Prompt }}"
-    rendering = Rendering(
+    model = parts.digests(media.MODEL)
+    drafts = parts.digests(media.DRAFT)
+    shown = Shown(
         name=name.short,
-        weights=_path(parts.digests(media.MODEL)),
-        adapters=[_path([item]) for item in parts.digests(media.ADAPTER)],
-        drafts=[_path([item]) for item in parts.digests(media.DRAFT)],
-        projectors=[_path([item]) for item in parts.digests(media.PROJECTOR)],
+        sources=[_path(model[-1]) if model else "", *map(_path, parts.digests(media.PROJECTOR))],
         template=template,
+        adapters=[_path(item) for item in parts.digests(media.ADAPTER)],
+        draft=_path(drafts[-1]) if drafts else "",
         system=spoken,
         renderer=parts.config.renderer,
         parser=parts.config.parser,
@@ -192,18 +199,23 @@ def _texts(
         messages=[(item.get("role") or "", item.get("content") or "") for item in parts.messages],
     )
     answer: dict[str, Any] = {"license": "\n".join(licenses)} if licenses else {}
-    answer["modelfile"] = render(rendering)
+    answer["modelfile"] = render_tensor_model(shown) if _is_tensors(parts) else render(shown)
     parameters = format_parameters(parts.parameters)
     answer |= {"parameters": parameters} if parameters else {}
-    shown = parts.jinja if parts.uses_jinja and not parts.config.remote_host else template
-    answer["template"] = shown
+    by_engine = parts.uses_jinja and not parts.config.remote_host
+    answer["template"] = parts.jinja if by_engine else template
     answer |= {"system": spoken} if spoken else {}
     return answer
 
 
-def _path(digests: list[Digest]) -> str:
+def _is_tensors(parts: Parts) -> bool:
+    """Whether the weights are safetensors layers, one per tensor."""
+    return bool(parts.digests(media.TENSOR))
+
+
+def _path(digest: Digest) -> str:
     """A blob as `show` names it. The folder's true path is none of a caller's business."""
-    return f"$OLLAMA_MODELS/blobs/{digests[-1].file_name}" if digests else ""
+    return f"$OLLAMA_MODELS/blobs/{digest.file_name}"
 
 
 def _stub_info(parts: Parts) -> dict[str, Any]:

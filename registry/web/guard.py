@@ -9,12 +9,12 @@ import re
 import socket
 from collections.abc import Iterable
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _LOCAL = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - names in an Origin, not a bind
+_MAX_KNOWN = 256
 _SCHEMES = ("app", "file", "tauri", "vscode-webview", "vscode-file")
 _HEADERS = (
     "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,Openai-Beta,X-Stainless-Arch,"
@@ -40,20 +40,25 @@ class Guard:
         self._origins += [_pattern(origin) for origin in origins]
         self._check_host = check_host
         self._own_name = socket.gethostname().lower()
+        self._known_hosts: set[str] = set()  # Host headers that were let in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass, or answer it here."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        origin, host = headers.get("origin", ""), headers.get("host", "")
-        if origin and origin not in {f"http://{host}", f"https://{host}"}:
-            await self._cross_origin(scope, receive, send, origin)
+        origin, host = _origin_and_host(scope)
+        if not origin and host in self._known_hosts and scope["method"] != "OPTIONS":
+            await self._app(scope, receive, send)
+        elif origin and origin not in {f"http://{host}", f"https://{host}"}:
+            await self._cross_origin(scope, receive, send, (origin, host))
         else:
             await self._same_origin(scope, receive, send, host)
 
-    async def _cross_origin(self, scope: Scope, receive: Receive, send: Send, origin: str) -> None:
+    async def _cross_origin(
+        self, scope: Scope, receive: Receive, send: Send, asked: tuple[str, str]
+    ) -> None:
+        origin, host = asked
         if not self._allows(origin):
             allow = await self._allowed_methods(scope, receive)
             await Response(status_code=403, headers=allow)(scope, receive, send)
@@ -71,7 +76,7 @@ class Guard:
                 message = {**message, "headers": [*message["headers"], *extra]}
             await send(message)
 
-        await self._same_origin(scope, receive, send_with_origin, Headers(scope=scope)["host"])
+        await self._same_origin(scope, receive, send_with_origin, host)
 
     async def _same_origin(self, scope: Scope, receive: Receive, send: Send, host: str) -> None:
         name = _host_name(host)
@@ -81,6 +86,8 @@ class Guard:
         elif scope["method"] == "OPTIONS" and name and address is None:
             await Response(status_code=204)(scope, receive, send)
         else:
+            if len(self._known_hosts) < _MAX_KNOWN:
+                self._known_hosts.add(host)
             await self._app(scope, receive, send)
 
     async def _allowed_methods(self, scope: Scope, receive: Receive) -> dict[str, str]:
@@ -108,6 +115,16 @@ class Guard:
         return name in {"", "localhost", self._own_name} or name.endswith(
             (".localhost", ".local", ".internal")
         )
+
+
+def _origin_and_host(scope: Scope) -> tuple[str, str]:
+    origin = host = ""
+    for name, value in scope["headers"]:
+        if name == b"host":
+            host = value.decode("latin-1")
+        elif name == b"origin":
+            origin = value.decode("latin-1")
+    return origin, host
 
 
 def _default_origins() -> list[str]:

@@ -14,6 +14,7 @@ from registry.core.errors import RegistryError
 from registry.core.events import Done, Event, Events, Status, Transfer
 from registry.core.gojson import dumps
 from registry.web.answers import json_response
+from registry.web.statuses import headers_of, status_of
 
 NDJSON = "application/x-ndjson"
 
@@ -33,21 +34,38 @@ def as_json(event: Event) -> dict[str, Any]:
 async def respond(events: Events, *, stream: bool) -> Response:
     """Answer with the events as they come, or with the last one when all is done.
 
-    Raises:
-        RegistryError: the work failed before its first event (or at all, without `stream`).
+    Work that fails before its first event (or at all, without `stream`) has its error's status.
     """
-    if not stream:
-        last: Event | None = None
-        async with aclosing(events):
-            async for event in events:
-                last = event
-        return json_response(as_json(last) if last else {}, media_type="application/json")
     try:
+        if not stream:
+            return _object(as_json(await _last(events)))
         first = await anext(events)
+    except RegistryError as error:
+        await events.aclose()
+        return failure(error)
     except BaseException:
         await events.aclose()
         raise
     return StreamingResponse(_lines(first, events), headers={"content-type": NDJSON})
+
+
+async def _last(events: Events) -> Event:
+    last: Event = Done()
+    async with aclosing(events):
+        async for event in events:
+            last = event
+    return last
+
+
+def _object(value: dict[str, Any], status: int = 200) -> Response:
+    return json_response(value, status, "application/json")  # no charset, as recorded
+
+
+def failure(error: RegistryError) -> Response:
+    """The answer to work that failed before anything was sent."""
+    response = _object({"error": str(error)}, status_of(error))
+    response.headers.update(headers_of(error))
+    return response
 
 
 async def _lines(first: Event, rest: Events) -> AsyncIterator[bytes]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.gguf import tiny_gguf
+from tests.support.gguf import SMALLEST
 from tests.support.server import Server, free_port, start
 
 ROUNDS = int(os.environ.get("REGISTRY_CRASH_ROUNDS", "6"))
@@ -108,9 +108,7 @@ class Client(threading.Thread):
         if source == target:
             return
         self.begin(target)
-        status, text = post(
-            self.server, "/api/copy", {"source": source, "destination": target}
-        )
+        status, text = post(self.server, "/api/copy", {"source": source, "destination": target})
         assert status in {200, 404}, text
         with self.world.lock:
             if status == 200:
@@ -226,7 +224,7 @@ def test_a_killed_server_keeps_its_promises(tmp_path: Path) -> None:
     dice = random.Random(SEED)
     data, port, world = tmp_path / "data", free_port(), World()
     server = start(data, port)
-    gguf = tiny_gguf()
+    gguf = SMALLEST
     assert call(server, "POST", f"/api/blobs/{digest_of(gguf)}", gguf)[0] == 201
     base = {"model": "base", "files": {"m.gguf": digest_of(gguf)}, "stream": False}
     assert post(server, "/api/create", base)[0] == 200

@@ -1,0 +1,87 @@
+"""Settings come from the environment and the command line, and every bad one is named."""
+
+from pathlib import Path
+
+import pytest
+
+from registry.settings import Settings, SettingsInvalid
+
+
+def load(environ: dict[str, str], **given: object) -> Settings:
+    return Settings.load(environ, **given)
+
+
+def test_the_defaults_are_local_and_need_nothing() -> None:
+    settings = load({})
+    assert (settings.host, settings.port) == ("127.0.0.1", 11434)
+    assert settings.is_loopback
+    assert settings.sqlite_path == settings.data / "registry.db"
+
+
+def test_options_win_over_the_environment_and_none_is_no_option(tmp_path: Path) -> None:
+    settings = load(
+        {"REGISTRY_PORT": "1", "REGISTRY_HOST": "::1"}, port=2, host=None, data=tmp_path
+    )
+    assert (settings.host, settings.port, settings.data) == ("::1", 2, tmp_path)
+
+
+def test_nested_settings_and_lists_are_read() -> None:
+    settings = load(
+        {
+            "REGISTRY_UPSTREAM_ALLOW": "10.0.0.0/8, reg.internal:5000",
+            "REGISTRY_RETENTION__GRACE_S": "7",
+            "REGISTRY_LIMITS__MANIFEST_BYTES": "99",
+            "REGISTRY_EXTERNAL_URL": "https://models.example.com/",
+        }
+    )
+    assert settings.upstream_allow == ("10.0.0.0/8", "reg.internal:5000")
+    assert settings.retention.grace_s == 7
+    assert settings.limits.manifest_bytes == 99
+    assert settings.external_url == "https://models.example.com"
+
+
+@pytest.mark.parametrize(
+    ("value", "host", "port"),
+    [
+        ("1.2.3.4", "1.2.3.4", 11434),
+        ("1.2.3.4:99", "1.2.3.4", 99),
+        (":99", "127.0.0.1", 99),
+        ("http://x", "x", 80),
+        ("https://x/path", "x", 443),
+        ("[::1]:80", "::1", 80),
+        ("'localhost'", "localhost", 11434),
+    ],
+)
+def test_ollama_host_means_the_same(value: str, host: str, port: int) -> None:
+    settings = load({"OLLAMA_HOST": value})
+    assert (settings.host, settings.port) == (host, port)
+
+
+def test_ollama_variables_yield_to_ours(tmp_path: Path) -> None:
+    theirs = {
+        "OLLAMA_HOST": "1.1.1.1:1",
+        "OLLAMA_MODELS": str(tmp_path),
+        "OLLAMA_ORIGINS": "http://a,http://b",
+        "OLLAMA_NOPRUNE": "1",
+    }
+    settings = load(theirs)
+    assert settings.data == tmp_path
+    assert settings.origins == ("http://a", "http://b")
+    assert not settings.retention.prune
+    assert load({**theirs, "REGISTRY_PORT": "5"}).host == "127.0.0.1"
+
+
+def test_every_bad_value_is_named_at_once() -> None:
+    bad = {"REGISTRY_PORT": "x", "REGISTRY_LOG_LEVEL": "loud", "REGISTRY_EXTERNAL_URL": "ftp://x"}
+    with pytest.raises(SettingsInvalid) as caught:
+        load(bad)
+    for key in bad:
+        assert key in str(caught.value)
+
+
+def test_a_value_may_lie_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text("sqlite:///x.db\n")
+    assert load({"REGISTRY_DATABASE_URL_FILE": str(file)}).database_url == "sqlite:///x.db"
+    with pytest.raises(SettingsInvalid, match="REGISTRY_DATABASE_URL_FILE"):
+        load({"REGISTRY_DATABASE_URL_FILE": str(tmp_path / "absent")})
