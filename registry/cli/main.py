@@ -4,7 +4,9 @@ What only the server needs (the database, the web framework) is loaded by `serve
 other commands start fast.
 """
 
+import sys
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -57,4 +59,7 @@ app.command("version")(models.version)
 
 def main() -> None:
     """Run the command that the arguments name."""
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a model's text may hold what cannot be encoded
+            stream.reconfigure(errors="replace")
+    app(prog_name="registry")

@@ -125,6 +125,12 @@ def test_each_call_asks_what_the_documentation_says(api: FakeApi, client: Client
     }
 
 
+def test_a_server_may_lie_under_a_path(api: FakeApi) -> None:
+    api.answers["GET /library/api/version"] = Answer(json={"version": "1"})
+    with Client(server_url(f"{api.url}/library/")) as client:
+        assert client.version() == "1"
+
+
 def test_a_blob_is_asked_for_and_sent_with_its_length(api: FakeApi, client: Client) -> None:
     assert not client.has_blob(DIGEST)
     client.upload(DIGEST, iter([b"a", b"bc"]), 3)
