@@ -3,32 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, func, select, true, update
+from sqlalchemy import and_, bindparam, delete, select, update
 
 from registry.adapters import tables as t
-from registry.adapters.statements import Queries, Row, Statement, digest_of
+from registry.adapters.catalog_models import TAGS, ModelReader, tag_of
+from registry.adapters.statements import Row, Statement
 from registry.core.digest import Digest
 from registry.core.errors import ManifestUnknown, RepositoryUnknown
 from registry.core.names import ModelName, RepositoryName
-from registry.ports.catalog import FolderChange, Model, ModelChange, Repository, Tag
+from registry.ports.catalog import Repository, Tag
 
 _P = bindparam
-_TAG_COLUMNS = (
-    t.repository.c.id,
-    t.repository.c.path,
-    t.tag.c.name,
-    t.tag.c.manifest_digest,
-    t.tag.c.updated_at,
-)
-_ITS_REPOSITORY = t.repository.c.id == t.tag.c.repository_id
-_TAGS = select(*_TAG_COLUMNS).join_from(t.tag, t.repository, _ITS_REPOSITORY)
-_MODELS = (
-    select(*_TAG_COLUMNS, t.manifest.c.card)
-    .join_from(t.tag, t.repository, _ITS_REPOSITORY)
-    .join(t.manifest, t.manifest.c.digest == t.tag.c.manifest_digest)
-    .where(t.tag.c.is_model == true())
-)
-
 _REPOSITORY = Statement(
     select(t.repository.c.id, t.repository.c.path).where(t.repository.c.path_key == _P("key"))
 )
@@ -44,7 +29,7 @@ _REPOSITORIES = Statement(
     .limit(_P("count"))
 )
 _TAG = Statement(
-    _TAGS.where(t.tag.c.repository_id == _P("repository"), t.tag.c.name_key == _P("key"))
+    TAGS.where(t.tag.c.repository_id == _P("repository"), t.tag.c.name_key == _P("key"))
 )
 _TAG_NAMES = Statement(
     select(t.tag.c.name)
@@ -52,69 +37,14 @@ _TAG_NAMES = Statement(
     .order_by(t.tag.c.name)
     .limit(_P("count"))
 )
-_MODEL = Statement(
-    _TAGS.where(
-        t.repository.c.path_key == _P("path_key"),
-        t.tag.c.name_key == _P("key"),
-        t.tag.c.is_model == true(),
-    )
-)
-_ALL_MODELS = Statement(
-    _MODELS.order_by(t.tag.c.updated_at.desc(), t.repository.c.path_key, t.tag.c.name_key)
-)
-_ONE_MODEL = Statement(
-    _MODELS.where(t.tag.c.repository_id == _P("repository"), t.tag.c.name_key == _P("key"))
-)
-_LAST_EVENT = Statement(select(func.max(t.tag_event.c.id)))
-_CHANGED_TAGS = Statement(
-    select(
-        func.max(t.tag_event.c.id),
-        t.tag_event.c.repository_id,
-        t.tag_event.c.path,
-        t.tag_event.c.name,
-    )
-    .where(t.tag_event.c.id > _P("after"))
-    .group_by(t.tag_event.c.repository_id, t.tag_event.c.path, t.tag_event.c.name)
-    .order_by(func.max(t.tag_event.c.id))
-)
 _MANIFEST_TAGS = Statement(
-    _TAGS.join(
-        t.repository_manifest, t.repository_manifest.c.repository_id == t.tag.c.repository_id
-    )
+    TAGS.join(t.repository_manifest, t.repository_manifest.c.repository_id == t.tag.c.repository_id)
     .where(
         t.repository_manifest.c.digest == _P("digest"),
         t.tag.c.manifest_digest == t.repository_manifest.c.digest,
     )
     .order_by(t.repository.c.path_key, t.tag.c.name_key)
 )
-_SPELLINGS = Statement(
-    select(
-        *(
-            select(t.spelling.c.text)
-            .where(t.spelling.c.kind == kind, t.spelling.c.key == _P(part))
-            .order_by(t.spelling.c.since, t.spelling.c.text)
-            .limit(1)
-            .scalar_subquery()
-            for kind, part in enumerate(("host", "namespace", "model", "tag"))
-        )
-    )
-)
-_FOLDER_CHANGES = Statement(
-    select(
-        t.folder_change.c.id,
-        t.folder_change.c.host,
-        t.folder_change.c.namespace,
-        t.folder_change.c.model,
-        t.folder_change.c.tag,
-        t.manifest.c.body,
-    )
-    .outerjoin_from(
-        t.folder_change, t.manifest, t.manifest.c.digest == t.folder_change.c.manifest_digest
-    )
-    .order_by(t.folder_change.c.id)
-    .limit(_P("count"))
-)
-
 _ADD_REPOSITORY = Statement(
     lambda insert: (
         insert(t.repository)
@@ -210,12 +140,7 @@ _FORGET_FOLDER_CHANGES = Statement(
 )
 
 
-def _tag(row: Row) -> Tag:
-    repository = Repository(row[0], RepositoryName(row[1]))
-    return Tag(repository, row[2], digest_of(row[3]), row[4])
-
-
-class NameReader(Queries):
+class NameReader(ModelReader):
     """The reader's methods about names."""
 
     def repository(self, name: RepositoryName) -> Repository | None:
@@ -231,58 +156,16 @@ class NameReader(Queries):
     def tag(self, repository_id: int, name: str) -> Tag | None:
         """See `Reader`."""
         row = self._sql.one(_TAG, repository=repository_id, key=name.lower())
-        return _tag(row) if row else None
+        return tag_of(row) if row else None
 
     def tags(self, repository_id: int, after: str, limit: int) -> list[str]:
         """See `Reader`."""
         rows = self._sql.all(_TAG_NAMES, repository=repository_id, after=after, count=limit)
         return [name for (name,) in rows]
 
-    def find_model(self, name: ModelName) -> Tag | None:
-        """See `Reader`."""
-        row = self._sql.one(_MODEL, path_key=name.repository.key, key=name.tag.lower())
-        return _tag(row) if row else None
-
-    def known_spelling(self, name: ModelName) -> ModelName:
-        """See `Reader`."""
-        row = self._sql.one(
-            _SPELLINGS,
-            host=name.host.lower(),
-            namespace=name.namespace.lower(),
-            model=name.model.lower(),
-            tag=name.tag.lower(),
-        )
-        host, namespace, model, tag = row or (None,) * 4
-        return ModelName(
-            host or name.host, namespace or name.namespace, model or name.model, tag or name.tag
-        )
-
-    def models(self) -> list[Model]:
-        """See `Reader`."""
-        return [Model(_tag(row), row[5]) for row in self._sql.all(_ALL_MODELS)]
-
-    def last_change(self) -> int:
-        """See `Reader`."""
-        row = self._sql.one(_LAST_EVENT)
-        return (row and row[0]) or 0
-
-    def model_changes(self, after: int) -> list[ModelChange]:
-        """See `Reader`."""
-        changes = []
-        for _, repository_id, path, name in self._sql.all(_CHANGED_TAGS, after=after):
-            row = self._sql.one(_ONE_MODEL, repository=repository_id, key=name.lower())
-            model = Model(_tag(row), row[5]) if row and (row[1], row[2]) == (path, name) else None
-            changes.append(ModelChange(RepositoryName(path).model_name(name), model))
-        return changes
-
     def manifest_tags(self, digest: Digest) -> list[Tag]:
         """See `Reader`."""
-        return [_tag(row) for row in self._sql.all(_MANIFEST_TAGS, digest=str(digest))]
-
-    def folder_changes(self, limit: int) -> list[FolderChange]:
-        """See `Reader`."""
-        rows = self._sql.all(_FOLDER_CHANGES, count=limit)
-        return [FolderChange(row[0], ModelName(*row[1:5]), row[5]) for row in rows]
+        return [tag_of(row) for row in self._sql.all(_MANIFEST_TAGS, digest=str(digest))]
 
 
 class NameWriter(NameReader):
