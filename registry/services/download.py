@@ -37,6 +37,9 @@ from registry.settings import Upstream as Knobs
 
 T = TypeVar("T")
 
+PERSIST_S = 2.0
+"""How much work a crash may cost."""
+
 _BLOCK = 1 << 20
 """Bytes collected before they are hashed and written: a thread hop for each socket read is dear."""
 _PATIENCE_S = 0.05
@@ -55,8 +58,6 @@ class Workshop:
     clock: Callable[[], int]
     knobs: Knobs
     lease_ns: int
-    persist_s: float = 2.0
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     @classmethod
     def of(
@@ -293,7 +294,7 @@ class Download:
 
     async def _keep(self, incoming: Incoming) -> None:
         while True:
-            await asyncio.sleep(self._workshop.persist_s)
+            await asyncio.sleep(PERSIST_S)
             await self._persist(incoming)
 
     async def _work(self, incoming: Incoming, waiting: deque[_Piece]) -> None:
@@ -394,7 +395,7 @@ class Download:
                     raise UpstreamFailed(f"max retries exceeded: {error}") from error
                 wished = error.retry_after_s if isinstance(error, UpstreamBusy) else 0.0
                 chance = random.random()  # noqa: S311
-                await self._workshop.sleep(pause_s(failures, wished, chance))
+                await asyncio.sleep(pause_s(failures, wished, chance))
 
 
 async def _all(jobs: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -102,9 +102,10 @@ class Pull:
         missing = set(await leases.take([blob.digest for blob in blobs]))
         for blob in blobs:
             while blob.digest in missing:
-                async with aclosing(self._fetch(upstream, blob, leases)) as events:
-                    async for event in events:
-                        yield event
+                if not await self._is_here(blob.digest):  # another pull may have brought it
+                    async with aclosing(self._fetch(upstream, blob, leases)) as events:
+                        async for event in events:
+                            yield event
                 # Freed again before the lease was ours? Then it has to come once more.
                 missing = set(await leases.take([blob.digest])) | (missing - {blob.digest})
             yield Progress("pulling", blob.digest, blob.size, blob.size)
@@ -127,6 +128,9 @@ class Pull:
             if isinstance(error, ContentMismatch):
                 yield Status("verifying sha256 digest")
             raise
+
+    async def _is_here(self, digest: Digest) -> bool:
+        return await self._workshop.catalog.read(lambda tx: tx.blob(digest)) is not None
 
     def _check_sizes(self, blobs: list[Descriptor]) -> None:
         limit = self._settings.limits.blob_bytes

@@ -51,7 +51,7 @@ def digest_of(data: bytes) -> Digest:
     return Digest.of(data)
 
 
-def manifest_of(layers: list[bytes], config: bytes = b"{}", **extra: object) -> bytes:
+def manifest_of(layers: list[bytes], config: bytes = b"{}") -> bytes:
     """A model's manifest over some contents."""
 
     def describe(media_type: str, data: bytes) -> dict[str, object]:
@@ -62,7 +62,6 @@ def manifest_of(layers: list[bytes], config: bytes = b"{}", **extra: object) -> 
         "mediaType": DOCKER_MANIFEST,
         "config": describe(CONFIG, config),
         "layers": [describe(MODEL, data) for data in layers],
-        **extra,
     }
     return json.dumps(value, separators=(",", ":")).encode()
 
@@ -231,6 +230,7 @@ class MemoryRegistry:
         self.served = 0  # bytes of blobs
         self.gate = asyncio.Event()  # closed: readers wait after each chunk
         self.gate.set()
+        self.hold_at: int | None = None  # closes the gate once so many bytes were served
         self.chunk = 64 << 10
         self.faults: list[Exception] = []  # raised by the next reads, one each
         self.cuts: list[int] = []  # the next reads end after so many bytes
@@ -238,10 +238,10 @@ class MemoryRegistry:
         self.corrupt: dict[Digest, int] = {}  # the next so many reads from offset 0 are wrong
         self.origins: list[str] = []
 
-    def add(self, name: str, layers: list[bytes], config: bytes = b"{}", **extra: object) -> bytes:
+    def add(self, name: str, layers: list[bytes], config: bytes = b"{}") -> bytes:
         for data in [*layers, config]:
             self.blobs[digest_of(data)] = data
-        body = manifest_of(layers, config, **extra)
+        body = manifest_of(layers, config)
         self.manifests[name] = RemoteManifest(body, DOCKER_MANIFEST)
         return body
 
@@ -319,6 +319,9 @@ class _MemoryStream:
                 raise UpstreamBusy("connection reset by peer")
             chunk = self._data[at : at + registry.chunk]
             registry.served += len(chunk)
+            if registry.hold_at is not None and registry.served >= registry.hold_at:
+                registry.hold_at = None
+                registry.gate.clear()
             yield chunk
             await asyncio.sleep(0)
             await registry.gate.wait()
