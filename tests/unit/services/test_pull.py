@@ -467,7 +467,7 @@ async def test_two_pulls_of_a_blob_share_it_and_see_the_same(
 ) -> None:
     registry.add("a/b:v1", [BIG])
     registry.add("a/b:v2", [BIG, SMALL])
-    first = await begun(place, registry, 1 << 20)
+    first = await begun(place, registry, 4 << 20)
     second = asyncio.create_task(collect(place.pull.run(NAME.with_tag("v2"))))
     await asyncio.sleep(0.2)
     registry.gate.set()
