@@ -6,18 +6,20 @@ that a crash between the transaction and the deed leaves the duty to the next st
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
+from registry.core.digest import Digest
 from registry.core.errors import RegistryError
 from registry.ports.blobs import BlobStore
-from registry.ports.catalog import Catalog, Freed, Transaction
+from registry.ports.catalog import Catalog, Freed, Reader, Transaction
 from registry.ports.folder import ModelsFolder
 from registry.settings import Retention
 
 _BATCH = 256
 _NS = 1_000_000_000
+_DAY_NS = 86_400 * _NS
 
 log = structlog.get_logger()
 
@@ -104,19 +106,56 @@ class Housekeeping:
             await self._store.discard(fetch.storage_key)
         await self.purge()
 
-    async def run(self, sweepers: Sequence[Callable[[], object]] = ()) -> None:
-        """Purge when poked, sweep every `sweep_every_s`; until cancelled."""
+    async def sweep_orphans(self) -> int:
+        """Delete bytes in the store that no row mentions: left by a crash between the two.
+
+        Safe beside uploads: one that published its bytes and has no row yet puts them back when
+        its transaction finds them gone (`Incoming.confirm`). Returns how many blobs went.
+        """
+        count = 0
+        batch: list[tuple[Digest, str]] = []
+        async for key, _ in self._store.keys():
+            batch.append((Digest.parse(key), key))
+            if len(batch) >= _BATCH:
+                count += await self._remove_orphans(batch)
+                batch = []
+        return count + await self._remove_orphans(batch)
+
+    async def _remove_orphans(self, batch: list[tuple[Digest, str]]) -> int:
+        def absent(tx: Reader) -> list[tuple[Digest, str]]:
+            return [(digest, key) for digest, key in batch if tx.blob(digest) is None]
+
+        def remove(tx: Transaction) -> int:
+            orphans = absent(tx)
+            for _, key in orphans:
+                self._store.remove(key)
+            return len(orphans)
+
+        if not await self._catalog.scan(absent):
+            return 0
+        return await self._catalog.write(remove)
+
+    async def run(self, sweepers: Sequence[Callable[[], Awaitable[object]]] = ()) -> None:
+        """Purge when poked, sweep at the start and every `sweep_every_s`; until cancelled.
+
+        Orphans are looked for at the start and once a day.
+        """
+        swept_at = 0
         while True:
             self._poked.clear()
-            with contextlib.suppress(RegistryError):
-                await self.purge()
+            now = self._clock()
+            if now - swept_at >= self._retention.sweep_every_s * _NS:
+                looks = [] if now - swept_at < _DAY_NS and swept_at else [self.sweep_orphans]
+                await self._try(self.sweep, *sweepers, *looks)
+                swept_at = now
+            await self._try(self.purge)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._poked.wait(), self._retention.sweep_every_s)
-                continue
-            await self._round()
 
-    async def _round(self) -> None:
-        try:
-            await self.sweep()
-        except RegistryError as error:
-            log.warning("sweep failed", error=str(error))
+    async def _try(self, *duties: Callable[[], Awaitable[object]]) -> None:
+        """Do them all; one that fails is logged and comes again."""
+        for duty in duties:
+            try:
+                await duty()
+            except RegistryError as error:
+                log.warning("housekeeping failed", duty=duty.__name__, error=str(error))

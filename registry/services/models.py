@@ -142,7 +142,10 @@ class Models:
             for reference in manifest.references:
                 tx.link_blob(repository.id, reference.digest, 0)
             tx.put_manifest(repository.id, manifest, self._clock())
+            old = tx.tag(repository.id, spelt.tag)
             tx.put_tag(repository.id, spelt.tag, manifest.digest, self._clock())
+            if old is not None and old.digest != manifest.digest:
+                tx.drop_untagged(repository.id, old.digest)
 
         await self._catalog.write(work)
         await self._housekeeping.settle([])

@@ -26,9 +26,19 @@ class Staging:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        for _, _, _, incoming in self._added:
-            await incoming.close()
+    async def __aexit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        try:
+            if kind is not None and self._added:
+                await self._catalog.write(self._undo)
+        finally:
+            for _, _, _, incoming in self._added:
+                await incoming.close()
+
+    def _undo(self, tx: Transaction) -> None:
+        """Take published bytes back that nobody else made a blob of meanwhile."""
+        for digest, _, key, _ in self._added:
+            if tx.blob(digest) is None:
+                self._store.remove(key)
 
     async def add(self, digest: Digest, content: bytes) -> None:
         """Write `content` into the store unless it has it.

@@ -1,0 +1,148 @@
+"""The services over SQLite and a folder, without HTTP, and models put into them."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from registry.adapters import migrate
+from registry.adapters.blobs_fs import FileBlobStore
+from registry.adapters.catalog_sql import open_catalog, resolve
+from registry.adapters.models_folder import FolderOnDisk
+from registry.core.digest import Digest
+from registry.core.events import Event, Events
+from registry.core.layering import Recipe
+from registry.core.names import ModelName
+from registry.ports.catalog import Catalog
+from registry.services.blobs import Blobs
+from registry.services.create import Create
+from registry.services.housekeeping import Housekeeping
+from registry.services.listing import Listing
+from registry.services.manifests import Manifests
+from registry.services.models import Models
+from registry.settings import Retention
+from registry.web.answers import rfc3339
+from tests.support.gguf import SMALLEST
+
+DAY_NS = 86_400 * 10**9
+
+
+class Clock:
+    """A clock that stands still until it is moved; each look is a nanosecond later."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000 * 10**9
+
+    def __call__(self) -> int:
+        self.now += 1
+        return self.now
+
+
+class Pulls:
+    """What create calls for an absent base: records the names, then does as told."""
+
+    def __init__(self) -> None:
+        self.asked: list[ModelName] = []
+        self.events: list[Event | Exception] = []
+
+    async def run(self, name: ModelName) -> Events:
+        self.asked.append(name)
+        for event in self.events:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+
+@dataclass(slots=True)
+class Library:
+    """Services to test, and short ways to use them."""
+
+    data: Path
+    catalog: Catalog
+    store: FileBlobStore
+    clock: Clock
+    housekeeping: Housekeeping
+    blobs: Blobs
+    manifests: Manifests
+    models: Models
+    listing: Listing
+    create: Create
+    pulls: Pulls
+
+    async def put(self, data: bytes) -> str:
+        """Upload bytes; their digest as text."""
+        return str((await self.blobs.put_bytes(data)).digest)
+
+    async def make(self, name: str, **recipe: Any) -> list[str]:
+        """Create a model; the status texts."""
+        events = self.create.run(ModelName.parse(name), Recipe(**recipe))
+        return [event.text async for event in events]
+
+    async def base(self, name: str = "base", gguf: bytes = SMALLEST) -> str:
+        """A model of one GGUF; the digest of its manifest, as tags shows it."""
+        await self.make(name, files={"test.gguf": await self.put(gguf)})
+        return await self.digest(name)
+
+    async def digest(self, name: str) -> str:
+        """The digest that a model's tag points to."""
+        tag = await self.models.find(ModelName.parse(name))
+        assert tag is not None, f"no model {name}"
+        return tag.digest.hex
+
+    async def show(self, name: str, **ask: Any) -> dict[str, Any]:
+        """The answer of show."""
+        tag = await self.models.find(ModelName.parse(name))
+        assert tag is not None, f"no model {name}"
+        return await self.models.show(tag, **ask)
+
+    async def has(self, digest: str) -> bool:
+        """Whether the catalog has a blob."""
+        return await self.catalog.read(lambda tx: tx.blob(Digest.parse(digest))) is not None
+
+    def files(self) -> set[str]:
+        """The digests of the files in `blobs/`; each is checked to be what it is called."""
+        found = set()
+        for file in (self.data / "blobs").iterdir():
+            assert file.name == f"sha256-{hashlib.sha256(file.read_bytes()).hexdigest()}"
+            found.add(file.name.replace("-", ":"))
+        return found
+
+    def tag_files(self) -> set[str]:
+        """The tags in the models folder, below `manifests/`."""
+        root = self.data / "manifests"
+        return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+@asynccontextmanager
+async def library(data: Path, retention: Retention | None = None) -> AsyncIterator[Library]:
+    """A library in an empty folder (or one that is there already)."""
+    data.mkdir(parents=True, exist_ok=True)
+    retention, clock, pulls = retention or Retention(), Clock(), Pulls()
+    url = resolve("", data / "registry.db")
+    migrate.upgrade(url)
+    catalog = open_catalog("", data / "registry.db")
+    store = FileBlobStore(data)
+    housekeeping = Housekeeping(catalog, store, FolderOnDisk(data), retention, clock)
+    manifests = Manifests(catalog, store, housekeeping, clock)
+    models = Models(catalog, store, manifests, housekeeping, clock)
+    create = Create(catalog, store, manifests, models, housekeeping, pulls.run, clock)
+    blobs = Blobs(catalog, store, clock=clock)
+    listing = Listing(catalog, rfc3339)
+    try:
+        yield Library(
+            data,
+            catalog,
+            store,
+            clock,
+            housekeeping,
+            blobs,
+            manifests,
+            models,
+            listing,
+            create,
+            pulls,
+        )
+    finally:
+        await catalog.close()
