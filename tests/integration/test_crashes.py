@@ -70,7 +70,7 @@ class Client(threading.Thread):
         except BaseException as error:
             self.failure = error
 
-    def name(self) -> str:
+    def pick(self) -> str:
         return f"m{self.number}-{self.random.randrange(6)}"
 
     def upload(self) -> None:
@@ -82,7 +82,7 @@ class Client(threading.Thread):
             self.world.blobs[digest] = data
 
     def create(self) -> None:
-        name, system = self.name(), f"system {self.random.random()}"
+        name, system = self.pick(), f"system {self.random.random()}"
         self.begin(name)
         status, text = post(
             self.server,
@@ -95,7 +95,7 @@ class Client(threading.Thread):
             self.world.unsure.discard(name)
 
     def delete(self) -> None:
-        name = self.name()
+        name = self.pick()
         self.begin(name)
         status, text = post(self.server, "/api/delete", {"model": name}, "DELETE")
         assert status in {200, 404}, text
@@ -104,7 +104,7 @@ class Client(threading.Thread):
             self.world.unsure.discard(name)
 
     def copy(self) -> None:
-        source, target = self.name(), self.name()
+        source, target = self.pick(), self.pick()
         if source == target:
             return
         self.begin(target)

@@ -77,7 +77,7 @@ def start(data: Path, port: int | None = None, **environ: str) -> Server:
 @contextmanager
 def running(data: Path, **environ: str) -> Iterator[Server]:
     """A server for the length of a block."""
-    server = start(data, **environ)
+    server = start(data, None, **environ)
     try:
         yield server
     finally:
