@@ -89,9 +89,9 @@ class Settings(BaseSettings):
     log_json: bool = Field(False, description="log lines as JSON")
     direct_url_s: int = Field(86_400, description="life of a signed URL of a blob")
     cloud_disabled: bool = Field(False, description="refuse names of the hosted service")
-    limits: Limits = Field(default_factory=Limits)
-    retention: Retention = Field(default_factory=Retention)
-    upstream: Upstream = Field(default_factory=Upstream)
+    limits: Limits = Limits()
+    retention: Retention = Retention()
+    upstream: Upstream = Upstream()
 
     @field_validator("origins", "upstream_allow", mode="before")
     @classmethod

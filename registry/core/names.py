@@ -1,9 +1,9 @@
 """Names of models and of repositories, and how one maps to the other.
 
 `ModelName` is the name of the Ollama API, `[host/][namespace/]model[:tag]`, right to left, with
-defaults. `RepositoryName` is the path of the registry protocol, `/v2/<path>/…`. A model's repository
-is its path without the default host: `mymodel` is `library/mymodel`, `hf.co/ns/model` is itself.
-Both compare without regard to (ASCII) case and keep the case they were written in.
+defaults. `RepositoryName` is the path of the registry protocol, `/v2/<path>/…`. A model's
+repository is its path without the default host: `mymodel` is `library/mymodel`, `hf.co/ns/model` is
+itself. Both compare without regard to (ASCII) case and keep the case they were written in.
 
 Source: Ollama `types/model/name.go` as described in spec ollama-api 1; OCI distribution-spec 1.1,
 "Pulling manifests", for the path, widened to what Ollama's names need (upper case, `__`, `_x`).
@@ -43,7 +43,7 @@ class ModelName:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a name and fill in the defaults; never fails, see `is_valid`. A scheme is dropped."""
+        """Read a name and fill in the defaults; never fails (`is_valid`). A scheme is dropped."""
         rest, tag = text, DEFAULT_TAG
         colon = rest.rfind(":")
         if colon >= 0 and "/" not in rest[colon:]:
@@ -101,7 +101,7 @@ class ModelName:
 
     @property
     def file_path(self) -> str:
-        """`host/namespace/model/tag`: its manifest's place below `manifests/` of a models folder."""
+        """`host/namespace/model/tag`: its manifest's place below a models folder's `manifests/`."""
         return f"{self.host}/{self.namespace}/{self.model}/{self.tag}"
 
     def with_tag(self, tag: str) -> Self:
