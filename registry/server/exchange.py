@@ -1,0 +1,152 @@
+"""One request and its answer: where the extensions are served.
+
+uvicorn's cycle keeps the state of an exchange; this stands between it and the application.
+"""
+
+import asyncio
+import contextlib
+import os
+from typing import Any, Protocol
+
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from registry.server.extensions import ZERO_COPY
+from registry.server.zerocopy import FileSender
+
+
+class Connection(Protocol):
+    """What an exchange needs of the protocol."""
+
+    transport: asyncio.Transport
+    flow: FlowControl
+    cycle: RequestResponseCycle
+    sender: FileSender | None
+    idle_s: float
+    drain_s: float
+
+    def let_go(self) -> None:
+        """Give the parser the bytes of the body that were held back."""
+
+    def begin_draining(self) -> None:
+        """Throw away what comes of the request's body."""
+
+    @property
+    def can_drain(self) -> bool:
+        """Whether it is worth going on with that."""
+
+
+class Exchange:
+    """An ASGI application around the real one, for one request."""
+
+    __slots__ = ("_app", "_connection", "_cycle", "_wait_for_body")
+
+    def __init__(
+        self, app: ASGI3Application, connection: Connection, cycle: RequestResponseCycle
+    ) -> None:
+        self._app = app
+        self._connection = connection
+        self._cycle = cycle
+        self._wait_for_body = True
+
+    async def __call__(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """Run the application."""
+        await self._app(scope, self._receive, self._send)
+
+    async def _receive(self) -> Any:
+        if self._connection.cycle is self._cycle:
+            self._connection.let_go()
+        return await self._cycle.receive()
+
+    async def _send(self, message: Any) -> None:
+        cycle = self._cycle
+        if message["type"] == ZERO_COPY:
+            await self._zero_copy(message)
+        elif not cycle.more_body or cycle.disconnected:
+            await cycle.send(message)
+        elif not cycle.response_started:
+            if cycle.waiting_for_100_continue:  # the client has not begun, and now need not
+                cycle.keep_alive = self._wait_for_body = False
+            await cycle.send(message)
+        elif message.get("more_body", False) or not self._wait_for_body:
+            await cycle.send(message)
+        else:
+            body = message.get("body", b"")
+            await cycle.send({"type": "http.response.body", "body": body, "more_body": True})
+            await self._drain()
+            await cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _drain(self) -> None:
+        """Let the client send the rest of a body that nobody wants, as far as that is bearable."""
+        cycle, connection = self._cycle, self._connection
+        connection.begin_draining()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(connection.drain_s):
+                while cycle.more_body and not cycle.disconnected and connection.can_drain:
+                    cycle.message_event.clear()
+                    await cycle.message_event.wait()
+        if cycle.more_body:
+            cycle.keep_alive = False
+
+    async def _zero_copy(self, message: Any) -> None:
+        cycle = self._cycle
+        if not cycle.response_started or cycle.response_complete:
+            raise RuntimeError(f"{ZERO_COPY} outside of a response's body")
+        file = message["file"]
+        descriptor = file if isinstance(file, int) else file.fileno()
+        offset, count = _extent(descriptor, message.get("offset"), message.get("count"))
+        if count and cycle.scope["method"] != "HEAD":
+            if not cycle.chunked_encoding:
+                if count > cycle.expected_content_length:
+                    raise RuntimeError("Response content longer than Content-Length")
+                cycle.expected_content_length -= count
+                await self._send_file(descriptor, offset, count)
+            else:
+                self._connection.transport.write(b"%x\r\n" % count)
+                await self._send_file(descriptor, offset, count)
+                self._connection.transport.write(b"\r\n")
+        if not message.get("more_body", False):
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_file(self, descriptor: int, offset: int, count: int) -> None:
+        """Send it behind what the transport still has; a client that goes ends it silently."""
+        connection = self._connection
+        await self._flush()
+        if self._cycle.disconnected:
+            return
+        sock = connection.transport.get_extra_info("socket")
+        sender = FileSender(sock, descriptor, offset, count)
+        connection.sender = sender
+        try:
+            await sender.run(connection.idle_s)
+        except (OSError, EOFError):  # what was promised cannot be kept: cut, so that it shows
+            connection.transport.abort()
+            self._cycle.disconnected = True
+        finally:
+            connection.sender = None
+
+    async def _flush(self) -> None:
+        """Wait until the transport's own buffer is empty: the file must come after it."""
+        transport, flow = self._connection.transport, self._connection.flow
+        await asyncio.sleep(0)  # uvloop writes at the end of a turn
+        if transport.is_closing() or not transport.get_write_buffer_size():
+            return
+        transport.set_write_buffer_limits(high=0)
+        try:
+            while not self._cycle.disconnected and transport.get_write_buffer_size():
+                await flow.drain()
+                await asyncio.sleep(0 if flow.write_paused else 0.005)
+        finally:
+            transport.set_write_buffer_limits()
+
+
+def _extent(descriptor: int, offset: int | None, count: int | None) -> tuple[int, int]:
+    """Where to begin and how many bytes, where the message leaves it open."""
+    if offset is None:
+        offset = os.lseek(descriptor, 0, os.SEEK_CUR)
+    if count is None:
+        count = os.fstat(descriptor).st_size - offset
+    return offset, count
