@@ -9,6 +9,7 @@ Redirects never carry the token, nor does a direct URL that a registry names for
 Source: spec registry-protocol 1.3, 1.4, 2.1, 8.5; spec ollama-api 10.4, 12.
 """
 
+import asyncio
 import json
 import re
 import time
@@ -37,6 +38,8 @@ from registry.settings import Settings
 MAX_HOPS = 5
 _MAX_TOKEN_ANSWER = 64 << 10
 _MAX_SMALL_ANSWER = 64 << 10
+_MANIFEST_S = 120.0
+"""How long a registry may take to check a manifest's blobs."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(?:\d{1,19}|\*)")
 _TOKEN = re.compile(r"[!-~]{1,16384}")
@@ -97,6 +100,8 @@ class Repository:
         self._plain = False  # a registry that serves blobs itself: no need to ask where they are
         self._unsettled = base.startswith("http:")  # it may yet turn out to speak TLS only
         self._lax = base.startswith("http:")
+        knobs = settings.upstream
+        self._patience_s = knobs.connect_s + 3 * knobs.stall_s
 
     @property
     def streams(self) -> int:
@@ -121,8 +126,9 @@ class Repository:
 
     async def put_manifest(self, tag: str, manifest: RemoteManifest) -> None:
         """Store a manifest under a tag. Not tried again: a refusal is the registry's last word."""
+        headers = {"Content-Type": manifest.media_type}
         url = f"{self._base}/manifests/{tag}"
-        await self.small(Ask("PUT", url, {"Content-Type": manifest.media_type}, manifest.body))
+        await self.small(Ask("PUT", url, headers, manifest.body, wait_s=_MANIFEST_S))
 
     async def size(self, digest: Digest) -> int | None:
         """HEAD of the blob."""
@@ -134,7 +140,13 @@ class Repository:
 
     async def locate(self, digest: Digest) -> RemoteBlob:
         """GET of the blob without a range, of which only the headers are wanted."""
-        url = self._blob(digest)
+        try:
+            async with asyncio.timeout(self._patience_s):
+                return await self._locate(self._blob(digest))
+        except TimeoutError as error:
+            raise UpstreamBusy(f"{digest}: no answer for too long") from error
+
+    async def _locate(self, url: str) -> RemoteBlob:
         if self._plain:
             return _Located(self, url, direct=False)
         async with self.exchange(Ask("GET", url)) as reply:
@@ -201,6 +213,14 @@ class Repository:
         return answer
 
     async def _small(self, ask: Ask, limit: int) -> Answer:
+        """Once, and within a time that a registry cannot stretch by sending byte after byte."""
+        try:
+            async with asyncio.timeout(self._patience_s if ask.body is None else None):
+                return await self._answered(ask, limit)
+        except TimeoutError as error:
+            raise UpstreamBusy(f"{ask.target}: no answer for too long") from error
+
+    async def _answered(self, ask: Ask, limit: int) -> Answer:
         async with self.exchange(ask) as reply:
             hops = 0
             async with AsyncExitStack() as stack:

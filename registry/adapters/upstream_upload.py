@@ -28,6 +28,10 @@ from registry.ports.upstream import Outgoing
 T = TypeVar("T")
 OCTETS = "application/octet-stream"
 _RESTARTS = 2
+_PART_S = 120.0
+"""How long a registry may take to store a part it has got."""
+_COMMIT_S = 600.0
+"""How long it may take to hash the whole of a blob."""
 
 
 class Session(Protocol):
@@ -127,7 +131,7 @@ class Uploader:
             "Content-Range": f"{start}-{stop - 1}",
             "X-Redirect-Uploads": "1",
         }
-        ask = Ask("PATCH", url, headers, self._body(index))
+        ask = Ask("PATCH", url, headers, self._body(index), wait_s=_PART_S)
         async with self._session.exchange(ask) as reply:
             if reply.status == 307:
                 elsewhere = self._session.follow(url, reply.header("location"))
@@ -146,7 +150,8 @@ class Uploader:
     async def _put_part(self, index: int, url: str) -> None:
         start, stop = self._spans[index]
         headers = {"Content-Type": OCTETS, "Content-Length": str(stop - start)}
-        async with self._session.bare(Ask("PUT", url, headers, self._body(index))) as reply:
+        ask = Ask("PUT", url, headers, self._body(index), wait_s=_PART_S)
+        async with self._session.bare(ask) as reply:
             if reply.status >= 300:
                 raise await reply.failure()
 
@@ -156,7 +161,7 @@ class Uploader:
         query = parse_qsl(parts.query, keep_blank_values=True)
         query += [("digest", str(self._blob.digest)), ("etag", f"{etag}-{len(self._sums)}")]
         final = parts._replace(query=urlencode(sorted(query))).geturl()
-        ask = Ask("PUT", final, {"Content-Type": OCTETS}, b"")
+        ask = Ask("PUT", final, {"Content-Type": OCTETS}, b"", wait_s=_COMMIT_S)
         async with self._session.exchange(ask) as reply:
             if reply.status == 404:
                 raise _SessionLost("404")
@@ -176,8 +181,11 @@ class Uploader:
         """The bytes of a part; its MD5 is known once they are out."""
         md5 = hashlib.md5(usedforsecurity=False)
         async for chunk in self._blob.chunks(*self._spans[index]):
-            await to_thread.run_sync(md5.update, chunk)
-            yield chunk
+            hashed = asyncio.ensure_future(to_thread.run_sync(md5.update, chunk))
+            try:
+                yield chunk  # MD5 takes as long as sending does: both at once
+            finally:
+                await hashed
         self._sums[index] = md5.digest()
 
     async def _tried(self, step: Callable[[], Awaitable[T]]) -> T:

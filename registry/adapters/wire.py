@@ -34,13 +34,14 @@ _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request. `lax`: do not look at the certificate."""
+    """A request. `lax`: do not look at the certificate; `wait_s`: longest silence, if unusual."""
 
     method: str
     url: str
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | AsyncIterator[bytes] | None = None
     lax: bool = False
+    wait_s: float | None = None
 
     @property
     def target(self) -> str:
@@ -132,7 +133,7 @@ class Wire:
         """
         timeout = {
             "connect": self._pace.connect_s,
-            "read": self._pace.stall_s,
+            "read": ask.wait_s or self._pace.stall_s,
             "write": self._pace.stall_s,
         }
         host = urlsplit(ask.url).netloc.rpartition("@")[2]

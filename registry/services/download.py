@@ -7,12 +7,11 @@ Nothing is visible before the whole blob hashes to its digest.
 """
 
 import asyncio
-import hashlib
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -32,6 +31,7 @@ from registry.core.retries import pause_s
 from registry.ports.blobs import BlobStore, Incoming
 from registry.ports.catalog import Catalog, Fetch, Part, Transaction
 from registry.ports.upstream import RemoteBlob, Stream, Upstream
+from registry.services.pieces import BLOCK, Piece
 from registry.settings import Settings
 from registry.settings import Upstream as Knobs
 
@@ -40,8 +40,6 @@ T = TypeVar("T")
 PERSIST_S = 2.0
 """How much work a crash may cost."""
 
-_BLOCK = 1 << 20
-"""Bytes collected before they are hashed and written: a thread hop for each socket read is dear."""
 _PATIENCE_S = 0.05
 """Bytes that come slowly are written so soon, so that progress is seen and kept."""
 _PROGRESS = 256 << 10
@@ -68,34 +66,6 @@ class Workshop:
         return cls(catalog, store, clock, settings.upstream, lease_ns)
 
 
-@dataclass(slots=True)
-class _Piece:
-    """A part while it is worked on; `state` has seen its first `done` bytes."""
-
-    start: int
-    stop: int
-    done: int = 0
-    state: Any = field(default_factory=hashlib.sha256)
-    before: str = ""  # what the part hashed to before it was fetched again
-
-    @property
-    def complete(self) -> bool:
-        return self.done == self.stop - self.start
-
-    @property
-    def sha256(self) -> str:
-        return self.state.hexdigest() if self.complete else ""
-
-    def reset(self) -> None:
-        self.before, self.done, self.state = self.sha256, 0, hashlib.sha256()
-
-    def progress(self) -> int:
-        return self.done
-
-    def row(self) -> Part:
-        return Part(self.start, self.stop, self.done, self.sha256)
-
-
 class ContentMismatch(UpstreamFailed):
     """The registry serves other bytes than those of the digest; none of them is kept."""
 
@@ -115,7 +85,7 @@ class Download:
         self._holders = holders
         self.digest = digest
         self.size = size
-        self._pieces: list[_Piece] = []
+        self._pieces: list[Piece] = []
         self._serial = False  # bytes come in order, so that the store can hash them on the way
         self._remote: RemoteBlob | None = None
         self._locating = asyncio.Lock()
@@ -165,7 +135,7 @@ class Download:
             with suppress(UploadUnknown):
                 return await self._take_up(fetch)
         spans = split(self.size, self._workshop.knobs.part_bytes)
-        self._pieces = [_Piece(start, stop) for start, stop in spans]
+        self._pieces = [Piece(start, stop) for start, stop in spans]
         self._serial = len(spans) <= 1
         return await self._workshop.store.create(self.size)
 
@@ -187,9 +157,9 @@ class Download:
         incoming = await self._workshop.store.resume(fetch.storage_key, end)
         try:
             for part in fetch.parts:
-                piece = _Piece(part.start, part.stop)
+                piece = Piece(part.start, part.stop)
                 self._pieces.append(piece)
-                await self._hash_again(incoming, piece, part.done)
+                await piece.hash_again(incoming, part.done)
                 if part.sha256 and piece.sha256 != part.sha256:
                     piece.reset()
                     piece.before = ""
@@ -198,16 +168,6 @@ class Download:
                 await incoming.close()
             raise
         return incoming
-
-    async def _hash_again(self, incoming: Incoming, piece: _Piece, done: int) -> None:
-        piece.done, piece.state = 0, hashlib.sha256()
-        while piece.done < done:
-            begin = piece.start + piece.done
-            data = await incoming.read(begin, min(begin + _BLOCK, piece.start + done))
-            if not data:
-                break
-            await to_thread.run_sync(piece.state.update, data)
-            piece.done += len(data)
 
     async def _publish(self, incoming: Incoming) -> None:
         key = await incoming.publish(self.digest)
@@ -268,9 +228,9 @@ class Download:
             piece.reset()
         return True
 
-    async def _is_intact(self, incoming: Incoming, piece: _Piece) -> bool:
+    async def _is_intact(self, incoming: Incoming, piece: Piece) -> bool:
         recorded = piece.sha256
-        await self._hash_again(incoming, piece, piece.stop - piece.start)
+        await piece.hash_again(incoming, piece.stop - piece.start)
         return piece.sha256 == recorded
 
     # ---- bytes in
@@ -297,13 +257,13 @@ class Download:
             await asyncio.sleep(PERSIST_S)
             await self._persist(incoming)
 
-    async def _work(self, incoming: Incoming, waiting: deque[_Piece]) -> None:
+    async def _work(self, incoming: Incoming, waiting: deque[Piece]) -> None:
         """Fetch parts until none is left: as many of these run as there are streams."""
         while waiting:
             piece = waiting.popleft()
             await self._tried(partial(self._part, incoming, piece), piece.progress)
 
-    async def _part(self, incoming: Incoming, piece: _Piece) -> None:
+    async def _part(self, incoming: Incoming, piece: Piece) -> None:
         """Fetch what is missing of a part."""
         begin = piece.start + piece.done
         remote, fresh = await self._located()
@@ -329,7 +289,7 @@ class Download:
                 raise UpstreamFailed("unexpected answer to a range request")
             await self._receive(incoming, stream, self._pieces)
 
-    async def _receive(self, incoming: Incoming, stream: Stream, pieces: list[_Piece]) -> None:
+    async def _receive(self, incoming: Incoming, stream: Stream, pieces: list[Piece]) -> None:
         """Write a stream into the parts that it belongs to."""
         todo = deque(piece for piece in pieces if not piece.complete)
         loop = asyncio.get_running_loop()
@@ -337,7 +297,7 @@ class Download:
         try:
             async for chunk in stream.chunks():
                 block += chunk
-                if len(block) >= _BLOCK or loop.time() - since > _PATIENCE_S:
+                if len(block) >= BLOCK or loop.time() - since > _PATIENCE_S:
                     full, block = block, bytearray()
                     await self._store(incoming, base, full, todo)
                     base, since = base + len(full), loop.time()
@@ -349,7 +309,7 @@ class Download:
             raise UpstreamBusy("unexpected EOF")
 
     async def _store(
-        self, incoming: Incoming, base: int, data: bytearray, todo: deque[_Piece]
+        self, incoming: Incoming, base: int, data: bytearray, todo: deque[Piece]
     ) -> None:
         """Write bytes that begin at `base`; parts that are complete leave `todo`."""
         end = base + len(data)
@@ -359,14 +319,17 @@ class Download:
             if not base <= at < end:
                 return
             view = memoryview(data)[at - base : piece.stop - base]
-            if self._serial and at == incoming.size:
-                await incoming.write(view)
-            else:
-                await incoming.write_at(at, view)
-            await to_thread.run_sync(piece.state.update, view)
+            written = self._write(incoming, at, view)
+            await asyncio.gather(written, to_thread.run_sync(piece.state.update, view))
             piece.done += len(view)
             if piece.complete:
                 todo.popleft()
+
+    async def _write(self, incoming: Incoming, at: int, view: memoryview) -> None:
+        if self._serial and at == incoming.size:
+            await incoming.write(view)
+        else:
+            await incoming.write_at(at, view)
 
     async def _located(self) -> tuple[RemoteBlob, bool]:
         """Where the blob is, and whether that was asked just now."""

@@ -1,0 +1,57 @@
+"""A part of a blob while it is fetched: what is here of it, and what that hashes to."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from anyio import to_thread
+
+from registry.ports.blobs import Incoming
+from registry.ports.catalog import Part
+
+BLOCK = 1 << 20
+"""Bytes that are hashed and written at once: a thread hop for each socket read is dear."""
+
+
+@dataclass(slots=True)
+class Piece:
+    """The bytes `[start, stop)` of a blob; `state` has seen the first `done` of them."""
+
+    start: int
+    stop: int
+    done: int = 0
+    state: Any = field(default_factory=hashlib.sha256)  # hashlib does not export its type
+    before: str = ""  # what the piece hashed to before it was fetched again
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is here."""
+        return self.done == self.stop - self.start
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of a complete piece, else empty."""
+        return self.state.hexdigest() if self.complete else ""
+
+    def progress(self) -> int:
+        """How many bytes are here."""
+        return self.done
+
+    def reset(self) -> None:
+        """Forget the bytes, but not what they hashed to."""
+        self.before, self.done, self.state = self.sha256, 0, hashlib.sha256()
+
+    def row(self) -> Part:
+        """As the catalog keeps it."""
+        return Part(self.start, self.stop, self.done, self.sha256)
+
+    async def hash_again(self, incoming: Incoming, done: int) -> None:
+        """Read the first `done` bytes back from disk; fewer if they are not there."""
+        self.done, self.state = 0, hashlib.sha256()
+        while self.done < done:
+            begin = self.start + self.done
+            data = await incoming.read(begin, min(begin + BLOCK, self.start + done))
+            if not data:
+                break
+            await to_thread.run_sync(self.state.update, data)
+            self.done += len(data)
