@@ -19,6 +19,7 @@ from registry.core.digest import Digest
 from registry.core.errors import (
     DigestInvalid,
     GgufInvalid,
+    ManifestBlobUnknown,
     NameInvalid,
     OperationFailed,
     RequestInvalid,
@@ -280,11 +281,22 @@ class Create:
             layer.descriptor.digest: layer.facts.to_json() for layer in made.layers if layer.facts
         }
         prepared = await self._manifests.prepare(body, media.DOCKER_MANIFEST, known=known)
-        async with Staging(self._catalog, self._store) as staging:
+        try:
+            freed = await self._store_and_write(name, made, prepared, everything=False)
+        except ManifestBlobUnknown as error:
+            if Digest.parse(error.digest) not in made.contents:
+                raise
+            # A text that was here went with another model before our transaction: bring them all.
+            freed = await self._store_and_write(name, made, prepared, everything=True)
+        await self._housekeeping.settle(freed)
+
+    async def _store_and_write(
+        self, name: ModelName, made: Plan, prepared: Prepared, *, everything: bool
+    ) -> list[Freed]:
+        async with Staging(self._catalog, self._store, everything=everything) as staging:
             for digest, content in made.contents.items():
                 await staging.add(digest, content)
-            freed = await self._catalog.write(lambda tx: self._write(tx, name, prepared, staging))
-        await self._housekeeping.settle(freed)
+            return await self._catalog.write(lambda tx: self._write(tx, name, prepared, staging))
 
     def _write(
         self, tx: Transaction, name: ModelName, prepared: Prepared, staging: Staging

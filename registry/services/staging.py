@@ -4,7 +4,8 @@
         await staging.add(digest, content)
         await catalog.write(lambda tx: staging.commit(tx, now))
 
-Contents that are here already are not written again. Leaving the block without a commit deletes
+Contents that are here already are not written again, unless `everything` is asked for, which does
+not depend on others keeping them until the transaction. Leaving the block without a commit deletes
 what was added.
 """
 
@@ -18,7 +19,8 @@ from registry.ports.catalog import Catalog, Transaction
 class Staging:
     """Contents that become blobs together."""
 
-    def __init__(self, catalog: Catalog, store: BlobStore) -> None:
+    def __init__(self, catalog: Catalog, store: BlobStore, *, everything: bool = False) -> None:
+        self._everything = everything
         self._catalog = catalog
         self._store = store
         self._added: list[tuple[Digest, int, str, Incoming]] = []
@@ -41,12 +43,13 @@ class Staging:
                 self._store.remove(key)
 
     async def add(self, digest: Digest, content: bytes) -> None:
-        """Write `content` into the store unless it has it.
+        """Write `content` into the store, unless it has it and not `everything` is wanted.
 
         Raises:
             StorageFull: no space for it.
         """
-        if await self._catalog.read(lambda tx: tx.blob(digest)) is not None:
+        here = await self._catalog.read(lambda tx: tx.blob(digest))
+        if here is not None and not self._everything:
             return
         incoming = await self._store.create(len(content))
         try:
