@@ -11,15 +11,18 @@ import os
 import random
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as default
 from pathlib import Path
 
 import pytest
 
-from tests.support.gguf import SMALLEST
-from tests.support.server import Server, free_port, start
+from tests.support.gguf import SMALLEST, field, gguf
+from tests.support.server import Server, free_port, running, start
 
 ROUNDS = int(os.environ.get("REGISTRY_CRASH_ROUNDS", "6"))
+CLIENTS = 4
+ARCH = field("general.architecture", 8, "test")
 SEED = int(os.environ.get("REGISTRY_CRASH_SEED", "1"))
 
 
@@ -45,11 +48,12 @@ def post(server: Server, path: str, value: object, method: str = "POST") -> tupl
 class World:
     """What clients know: acknowledged things, and names whose last request was not answered."""
 
-    blobs: dict[str, bytes] = field(default_factory=dict)  # kept by nobody but the grace
-    models: dict[str, str] = field(default_factory=dict)  # name -> system text
-    pushed: dict[str, str] = field(default_factory=dict)  # name -> digest of the manifest
-    unsure: set[str] = field(default_factory=set)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    blobs: dict[str, bytes] = default(default_factory=dict)  # kept by nobody but the grace
+    models: dict[str, str] = default(default_factory=dict)  # name -> system text
+    pushed: dict[str, str] = default(default_factory=dict)  # name -> digest of the manifest
+    unsure: set[str] = default(default_factory=set)
+    upstream: dict[str, str] = default(default_factory=dict)  # models to pull -> system text
+    lock: threading.Lock = default(default_factory=threading.Lock)
 
 
 class Client(threading.Thread):
@@ -62,9 +66,10 @@ class Client(threading.Thread):
         self.failure: BaseException | None = None
 
     def run(self) -> None:
+        deeds = [self.upload, self.create, self.delete, self.push, self.copy, self.pull]
         try:
             while True:
-                self.random.choice([self.upload, self.create, self.delete, self.push, self.copy])()
+                self.random.choice(deeds)()
         except (OSError, http.client.HTTPException):
             return  # the server was killed
         except BaseException as error:
@@ -114,6 +119,19 @@ class Client(threading.Thread):
             if status == 200:
                 self.world.models[target] = self.world.models[source]
             self.world.unsure.discard(target)
+
+    def pull(self) -> None:
+        name = list(self.world.upstream)[self.number]  # one each: nobody else deletes it
+        self.begin(name)
+        if self.random.random() < 0.3:
+            status, text = post(self.server, "/api/delete", {"model": name}, "DELETE")
+            assert status in {200, 404}, text
+        ask = {"model": name, "insecure": True, "stream": False}
+        status, text = post(self.server, "/api/pull", ask)
+        assert (status, json.loads(text)) == (200, {"status": "success"})
+        with self.world.lock:
+            self.world.models[name] = self.world.upstream[name]
+            self.world.unsure.discard(name)
 
     def push(self) -> None:
         """A push over `/v2/`: one blob in two chunks, a config, a manifest."""
@@ -187,7 +205,7 @@ def check(server: Server, world: World) -> None:
     for name in world.unsure:  # learn what became of them
         world.models.pop(name, None)
         world.pushed.pop(name, None)
-        if name in listed and name.startswith("m"):
+        if name in listed:
             _, text = post(server, "/api/show", {"model": name})
             world.models[name] = json.loads(text)["system"]
     world.unsure.clear()
@@ -223,13 +241,28 @@ def tags(server: Server) -> list[dict[str, str]]:
 def test_a_killed_server_keeps_its_promises(tmp_path: Path) -> None:
     dice = random.Random(SEED)
     data, port, world = tmp_path / "data", free_port(), World()
-    server = start(data, port)
-    gguf = SMALLEST
-    assert call(server, "POST", f"/api/blobs/{digest_of(gguf)}", gguf)[0] == 201
-    base = {"model": "base", "files": {"m.gguf": digest_of(gguf)}, "stream": False}
+    with running(tmp_path / "upstream") as upstream:
+        put_base(upstream, gguf(*(field(f"pad.{n}", 8, "x" * 60_000) for n in range(60)), ARCH))
+        for number in range(CLIENTS):
+            name, system = f"up/m{number}", f"upstream {number}"
+            ask = {"model": name, "from": "base", "system": system, "stream": False}
+            assert post(upstream, "/api/create", ask)[0] == 200
+            world.upstream[f"{upstream.address}/{name}"] = system
+        run_rounds(data, port, world, dice)
+
+
+def put_base(server: Server, weights: bytes) -> None:
+    digest = digest_of(weights)
+    assert call(server, "POST", f"/api/blobs/{digest}", weights)[0] == 201
+    base = {"model": "base", "files": {"m.gguf": digest}, "stream": False}
     assert post(server, "/api/create", base)[0] == 200
+
+
+def run_rounds(data: Path, port: int, world: World, dice: random.Random) -> None:
+    server = start(data, port)
+    put_base(server, SMALLEST)
     for _ in range(ROUNDS):
-        clients = [Client(server, world, number, dice.randrange(1 << 30)) for number in range(4)]
+        clients = [Client(server, world, n, dice.randrange(1 << 30)) for n in range(CLIENTS)]
         for client in clients:
             client.start()
         time.sleep(dice.uniform(0.05, 1.0))
