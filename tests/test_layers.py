@@ -21,7 +21,8 @@ MAY_IMPORT = {
 PURE = {  # what core may import from outside the project
     "__future__", "abc", "array", "base64", "bisect", "codecs", "collections", "contextlib",
     "copy", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib",
-    "binascii", "heapq", "hmac", "html", "itertools", "json", "math", "operator", "posixpath", "re", "string",
+    "binascii", "heapq", "hmac", "html", "itertools", "json", "math", "operator", "posixpath", "re",
+    "string",
     "struct", "sys", "textwrap", "types", "typing", "unicodedata", "urllib", "orjson", "rapidfuzz",
 }  # fmt: skip
 

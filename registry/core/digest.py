@@ -31,7 +31,7 @@ class Digest:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `sha256:<hex>` or `sha512:<hex>`; also `sha256-<hex>`, the spelling of files on disk.
+        """Read `sha256:<hex>` or `sha512:<hex>`; also `sha256-<hex>`, as files on disk are spelt.
 
         Upper-case hex of a sha256 is read as lower case, so that one blob has one name.
 

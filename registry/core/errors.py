@@ -78,7 +78,7 @@ class GgufInvalid(RequestInvalid):
 
 
 class TemplateInvalid(RequestInvalid):
-    """A Go template that does not parse; the message is Go's, without a leading `template error`."""
+    """A Go template that does not parse; the message is Go's, without `template error` before it."""
 
 
 class ModelfileInvalid(RequestInvalid):

@@ -1,4 +1,4 @@
-"""Media types: one constant and one row of meaning each. Unknown ones are kept and served unchanged.
+"""Media types: a constant and a row of meaning each. Unknown ones are kept and served unchanged.
 
 Source: spec ollama-api 3.3; OCI image-spec 1.1, media-types.md.
 """

@@ -44,4 +44,4 @@ def test_a_digest_cannot_be_made_of_a_wrong_length() -> None:
 
 def test_the_empty_digest_is_the_well_known_one() -> None:
     assert EMPTY.hex.startswith("e3b0c44298fc1c14")
-    assert EMPTY == Digest.sha256(hashlib.sha256().hexdigest())
+    assert Digest.sha256(hashlib.sha256().hexdigest()) == EMPTY
