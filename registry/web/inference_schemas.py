@@ -79,10 +79,8 @@ def _property_types(node: Node) -> tuple[str, ...]:
     return found
 
 
-def _properties(node: Node) -> dict[str, Any] | None:
+def _properties(node: Node) -> dict[str, Any]:
     """The properties of a tool's parameters, in the order given."""
-    if node is None:
-        return None
     if not isinstance(node, tuple):
         raise JsonInvalid(NO_OBJECT)
     return {key: gojson.unmarshal(item, _PROPERTY) for key, item in node}

@@ -128,7 +128,7 @@ class ChatCompletionRequest(OpenAiRequest):
             return _parts(message, content, name)
         if not isinstance(content, str) and message.tool_calls is None:
             raise RequestInvalid(f"invalid message content type: {go_type(content)}")
-        calls = _tool_calls(message)
+        calls = _tool_calls(message) or None
         is_text = isinstance(content, str)
         return [
             Message(
