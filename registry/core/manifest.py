@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from registry.core import strict_json
+from registry.core import gojson, strict_json
 from registry.core.digest import Digest
 from registry.core.errors import DigestInvalid, ManifestInvalid
 from registry.core.media import (
@@ -50,14 +50,14 @@ class Descriptor:
     def encode(self) -> str:
         """The JSON of the descriptor as Ollama writes a layer."""
         parts = [
-            f'"mediaType":{go_string(self.media_type)}',
+            f'"mediaType":{_quoted(self.media_type)}',
             f'"digest":"{self.digest}"',
             f'"size":{self.size}',
         ]
         if self.origin:
-            parts.append(f'"from":{go_string(self.origin)}')
+            parts.append(f'"from":{_quoted(self.origin)}')
         if self.name:
-            parts.append(f'"name":{go_string(self.name)}')
+            parts.append(f'"name":{_quoted(self.name)}')
         return "{" + ",".join(parts) + "}"
 
 
@@ -176,12 +176,8 @@ def encode_referrers(referrers: Iterable[Referrer]) -> bytes:
     return json.dumps(index, separators=(",", ":")).encode()
 
 
-def go_string(text: str) -> str:
-    """`text` as Go's `encoding/json` quotes it: `<`, `>`, `&` and the line separators escaped."""
-    quoted = json.dumps(text, ensure_ascii=False)
-    for char in "<>&\u2028\u2029":
-        quoted = quoted.replace(char, f"\\u{ord(char):04x}")
-    return quoted
+def _quoted(text: str) -> str:
+    return gojson.dumps(text).decode()
 
 
 def _manifest(body: bytes, media_type: str, value: dict[str, Any]) -> Manifest:

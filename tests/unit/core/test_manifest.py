@@ -16,7 +16,6 @@ from registry.core.manifest import (
     Referrer,
     encode_model,
     encode_referrers,
-    go_string,
     parse,
 )
 from registry.core.media import (
@@ -223,12 +222,6 @@ def test_origin_and_name_of_a_layer_survive() -> None:
     body = encode_model(Descriptor(CONFIG, B, 2), [layer])
     assert b'"from":"a\\u0026b \\u003cc\\u003e.gguf","name":"tensor \\"1\\""' in body
     assert isinstance(manifest := parse(body), Manifest) and manifest.layers == (layer,)
-
-
-def test_go_escapes_what_html_and_javascript_trip_over() -> None:
-    assert go_string("<é>&\u2028\u2029\n\x01\x7f") == (
-        '"\\u003cé\\u003e\\u0026\\u2028\\u2029\\n\\u0001\x7f"'
-    )
 
 
 def test_referrers_are_an_image_index() -> None:
