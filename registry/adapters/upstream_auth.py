@@ -76,6 +76,7 @@ class Challenge:
 def _challenges(text: str) -> list[tuple[str, dict[str, str]]]:
     """Scheme (lower case) and parameters of each challenge in one header."""
     found: list[tuple[str, dict[str, str]]] = []
+    text = re.sub(r"\s+", " ", text)  # long blanks would cost the patterns quadratic time
     at = 0
     while at < len(text):
         if match := _PARAMETER.match(text, at):

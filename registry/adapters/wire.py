@@ -228,5 +228,5 @@ def _retry_after(text: str) -> float:
         at = parsedate_to_datetime(text)
     except ValueError:
         return 0.0
-    wait_s = (at - datetime.now(tz=at.tzinfo or UTC)).total_seconds() if at.tzinfo else 0.0
-    return max(0.0, min(wait_s, _MAX_RETRY_AFTER_S))
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return max(0.0, min((at - datetime.now(tz=UTC)).total_seconds(), _MAX_RETRY_AFTER_S))

@@ -31,7 +31,7 @@ from registry.core.retries import pause_s
 from registry.ports.blobs import BlobStore, Incoming
 from registry.ports.catalog import Catalog, Fetch, Part, Transaction
 from registry.ports.upstream import RemoteBlob, Stream, Upstream
-from registry.services.pieces import BLOCK, Piece
+from registry.services.pieces import BLOCK, Pace, Piece
 from registry.settings import Settings
 from registry.settings import Upstream as Knobs
 
@@ -294,8 +294,10 @@ class Download:
         todo = deque(piece for piece in pieces if not piece.complete)
         loop = asyncio.get_running_loop()
         base, block, since = stream.start, bytearray(), loop.time()
+        pace = Pace(2 * self._workshop.knobs.stall_s, since)
         try:
             async for chunk in stream.chunks():
+                pace.note(len(chunk), loop.time())
                 block += chunk
                 if len(block) >= BLOCK or loop.time() - since > _PATIENCE_S:
                     full, block = block, bytearray()

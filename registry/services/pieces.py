@@ -1,4 +1,4 @@
-"""A part of a blob while it is fetched: what is here of it, and what that hashes to."""
+"""A part of a blob while it is fetched: what is here, what that hashes to, how fast it comes."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -6,11 +6,15 @@ from typing import Any
 
 from anyio import to_thread
 
+from registry.core.errors import UpstreamBusy
 from registry.ports.blobs import Incoming
 from registry.ports.catalog import Part
 
 BLOCK = 1 << 20
 """Bytes that are hashed and written at once: a thread hop for each socket read is dear."""
+
+_SLOWEST = 16 << 10
+"""Bytes that have to come in twice the stall limit."""
 
 
 @dataclass(slots=True)
@@ -55,3 +59,25 @@ class Piece:
                 break
             await to_thread.run_sync(self.state.update, data)
             self.done += len(data)
+
+
+class Pace:
+    """Tells a stream that is alive only in name, byte after byte, from a slow one."""
+
+    def __init__(self, window_s: float, now: float) -> None:
+        self._window_s = window_s
+        self._end = now + window_s
+        self._bytes = 0
+
+    def note(self, size: int, now: float) -> None:
+        """Some bytes came.
+
+        Raises:
+            UpstreamBusy: it were too few for the time.
+        """
+        self._bytes += size
+        if now < self._end:
+            return
+        if self._bytes < _SLOWEST:
+            raise UpstreamBusy("the registry sends too slowly")
+        self._end, self._bytes = now + self._window_s, 0

@@ -66,6 +66,28 @@ def manifest_of(layers: list[bytes], config: bytes = b"{}") -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
+@dataclass
+class Blob:
+    """An `Outgoing` in memory."""
+
+    data: bytes
+    origin: str = ""
+    asked: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def digest(self) -> Digest:
+        return digest_of(self.data)
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        self.asked.append((start, stop))
+        for at in range(start, stop, 1000):
+            yield self.data[at : min(at + 1000, stop)]
+
+
 class ScriptedRegistry:
     """A registry on 127.0.0.1, in the event loop of the test."""
 

@@ -1,5 +1,6 @@
 """The HTTP client of other registries, against a scripted registry on loopback."""
 
+import asyncio
 import ssl
 import stat
 from collections.abc import AsyncIterator, Iterator
@@ -7,10 +8,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from registry.adapters.upstream_auth import Challenge, authorization, realm_is_ours
-from registry.adapters.upstream_http import HttpUpstreams, Repository
+from registry.adapters.upstream_auth import Challenge, Key, authorization, realm_is_ours
+from registry.adapters.upstream_http import HttpUpstreams, Repository, _may_speak_tls
 from registry.core.digest import Digest
 from registry.core.errors import (
     UpstreamBusy,
@@ -24,7 +27,7 @@ from registry.core.names import ModelName
 from registry.ports.upstream import RemoteManifest
 from registry.settings import Settings
 from tests.support.certificates import self_signed
-from tests.support.upstream import Reply, ScriptedRegistry, digest_of
+from tests.support.upstream import Blob, Reply, ScriptedRegistry, digest_of
 
 pytestmark = pytest.mark.anyio
 
@@ -427,6 +430,8 @@ async def test_challenges_of_no_use_mean_no_access(
         (['Bearer realm=""'], None),
         (["Bearer ,,,=="], None),
         (["x" * 100_000], None),
+        (["Bearer " + " " * 8000 + 'realm="t"'], ("t", "", "")),
+        (["Bearer " + ", " * 4000], None),
     ],
 )
 def test_challenges_are_found(headers: list[str], expected: tuple[str, str, str] | None) -> None:
@@ -478,3 +483,117 @@ def test_realms_are_judged(realm: str, registry_url: str, verdict: bool | None) 
             realm_is_ours(realm, registry_url, foreign)
     else:
         assert realm_is_ours(realm, registry_url, foreign) is verdict
+
+
+@pytest.mark.parametrize("content", [b"", b"no key", b"-----BEGIN OPENSSH PRIVATE KEY-----\n"])
+async def test_a_key_file_of_no_use_is_told_without_its_path(
+    registry: ScriptedRegistry, tmp_path: Path, content: bytes
+) -> None:
+    registry.token = "secret"
+    (tmp_path / "id_ed25519").write_bytes(content)
+    async with opened(registry, tmp_path) as repository:
+        with pytest.raises(UpstreamRefused) as caught:
+            await repository.manifest("v1")
+    assert str(caught.value) == "the key file id_ed25519 of this server is unusable"
+    assert (tmp_path / "id_ed25519").read_bytes() == content
+
+
+async def test_a_key_of_another_kind_is_refused(registry: ScriptedRegistry, tmp_path: Path) -> None:
+    registry.token = "secret"
+    key = ec.generate_private_key(ec.SECP256R1())
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    (tmp_path / "id_ed25519").write_bytes(text)
+    async with opened(registry, tmp_path) as repository:
+        with pytest.raises(UpstreamRefused, match="holds no Ed25519 key"):
+            await repository.manifest("v1")
+
+
+async def test_two_processes_that_need_a_key_at_once_get_the_same(tmp_path: Path) -> None:
+    keys = [Key(tmp_path) for _ in range(8)]
+    headers = await asyncio.gather(*(key.authorization("https://h/t") for key in keys))
+    assert len(set(headers)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", 0),
+        ("12", 12),
+        ("999999", 300),
+        ("-5", 0),
+        ("soon", 0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", 300),
+        ("Wed, 21 Oct 2099 07:28:00 -0000", 300),
+    ],
+)
+async def test_the_wish_to_come_later_is_read(
+    registry: ScriptedRegistry, tmp_path: Path, text: str, expected: float
+) -> None:
+    registry.say("GET", "/manifests/", Reply(429, {"Retry-After": text}))
+    async with opened(registry, tmp_path) as repository:
+        with pytest.raises(UpstreamBusy) as caught:
+            await repository.manifest("v1")
+    assert caught.value.retry_after_s == expected
+
+
+async def test_an_answer_that_trickles_in_is_cut_off(
+    registry: ScriptedRegistry, tmp_path: Path
+) -> None:
+    registry.say("GET", "/", Reply(200, {"Content-Length": "99"}, b"x", cut=1, stall=True))
+    upstream = {"retries": 0, "stall_s": 30, "connect_s": 0.1}
+    async with opened(registry, tmp_path, upstream=upstream) as repository:
+        repository._patience_s = 0.2
+        with pytest.raises(UpstreamBusy, match="no answer for too long"):
+            await repository.manifest("v1")
+
+
+async def test_a_blob_that_redirects_to_nowhere_is_told(
+    registry: ScriptedRegistry, tmp_path: Path
+) -> None:
+    registry.say("GET", "/blobs/", Reply(307))
+    async with opened(registry, tmp_path) as repository:
+        with pytest.raises(UpstreamFailed, match="no Location header in response"):
+            await repository.locate(digest_of(DATA))
+
+
+async def test_a_token_is_not_sent_to_an_upload_elsewhere(
+    registry: ScriptedRegistry, tmp_path: Path
+) -> None:
+    async with ScriptedRegistry().running() as elsewhere:
+        registry.token = "secret"
+        elsewhere.uploads["7"] = bytearray()
+        there = f"http://{elsewhere.host}/v2/a/b/blobs/uploads/7"
+        registry.say("POST", "/uploads/", Reply(202, {"Location": there}))
+        async with opened(registry, tmp_path) as repository:
+            await repository.size(digest_of(DATA))
+            await repository.upload(Blob(DATA))
+        assert elsewhere.blobs == {str(digest_of(DATA)): DATA}
+        assert not any("authorization" in r.headers for r in elsewhere.log)
+
+
+@pytest.mark.parametrize(
+    ("error", "base", "expected"),
+    [
+        (UpstreamBusy("Get: unexpected EOF"), "http://h:5/", True),
+        (UpstreamBusy("503: later"), "http://h:5/", False),
+        (UpstreamUnreachable("dial"), "http://h/", True),
+        (UpstreamUnreachable("dial"), "http://h:5/", False),
+        (UpstreamFailed("400: Client sent an HTTP request to an HTTPS server."), "http://h/", True),
+        (UpstreamFailed("413: no"), "http://h/", False),
+        (UpstreamRefused("403: no"), "http://h/", False),
+    ],
+)
+def test_which_failures_suggest_tls(error: UpstreamFailed, base: str, expected: bool) -> None:
+    assert _may_speak_tls(error, base) is expected
+
+
+async def test_a_failure_that_was_no_sign_of_tls_stands(
+    registry: ScriptedRegistry, tmp_path: Path
+) -> None:
+    registry.say("GET", "/manifests/", Reply(400, body=b"no such thing"))
+    async with opened(registry, tmp_path) as repository:
+        with pytest.raises(UpstreamFailed, match=r"^400: no such thing$"):
+            await repository.manifest("v1")
+        registry.add("a/b:v1", [DATA])
+        await repository.manifest("v1")

@@ -3,46 +3,22 @@
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from registry.adapters import upstream_upload
 from registry.adapters.upstream_http import HttpUpstreams, Repository
-from registry.core.digest import Digest
 from registry.core.errors import UpstreamFailed, UpstreamUnknown
 from registry.core.names import ModelName
 from registry.core.parts import split
 from registry.ports.upstream import RemoteManifest
 from registry.settings import Settings
-from tests.support.upstream import Reply, ScriptedRegistry, digest_of
+from tests.support.upstream import Blob, Reply, ScriptedRegistry, digest_of
 
 pytestmark = pytest.mark.anyio
 
 DATA = bytes(range(256)) * 40
-
-
-@dataclass
-class Blob:
-    """An `Outgoing` in memory."""
-
-    data: bytes
-    origin: str = ""
-    asked: list[tuple[int, int]] = field(default_factory=list)
-
-    @property
-    def digest(self) -> Digest:
-        return digest_of(self.data)
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
-
-    async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
-        self.asked.append((start, stop))
-        for at in range(start, stop, 1000):
-            yield self.data[at : min(at + 1000, stop)]
 
 
 @pytest.fixture

@@ -308,6 +308,16 @@ async def test_an_expired_address_is_asked_for_again(
     assert await place.content(DIGEST) == BIG
 
 
+async def test_a_stream_that_hardly_moves_is_given_up(
+    open_place: Open, registry: MemoryRegistry
+) -> None:
+    place = open_place(stall_s=0.005)
+    registry.add("a/b:v1", [BIG])
+    registry.chunk = 1
+    _, error = await failure(place)
+    assert str(error) == "max retries exceeded: the registry sends too slowly"
+
+
 async def test_a_refusal_is_final(place: Place, registry: MemoryRegistry) -> None:
     registry.add("a/b:v1", [SMALL])
     registry.faults = [UpstreamRefused("403: no")] * 2
