@@ -25,8 +25,8 @@ from registry.core.events import Event
 from registry.core.media import DOCKER_MANIFEST
 from registry.core.names import ModelName
 from registry.ports.upstream import RemoteManifest
+from tests.support.transfer_place import NAME, Place, collect, progress, texts, until
 from tests.support.upstream import MemoryRegistry, digest_of
-from tests.unit.services.transfer_place import NAME, Place, collect, progress, texts, until
 
 pytestmark = pytest.mark.anyio
 

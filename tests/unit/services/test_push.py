@@ -12,8 +12,8 @@ from registry.core.media import CONFIG, DOCKER_MANIFEST, MODEL
 from registry.core.names import ModelName
 from registry.ports.catalog import Transaction
 from registry.ports.upstream import RemoteManifest
+from tests.support.transfer_place import NAME, Place, collect, progress, texts, until
 from tests.support.upstream import MemoryRegistry, digest_of
-from tests.unit.services.transfer_place import NAME, Place, collect, progress, texts, until
 
 pytestmark = pytest.mark.anyio
 
