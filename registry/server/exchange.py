@@ -10,10 +10,13 @@ from typing import Any, Protocol
 
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from registry.server.extensions import ZERO_COPY
 from registry.server.zerocopy import FileSender
+
+_CONTROLS = bytes([*range(9), *range(10, 32), 127])  # all but the tab
+_FRAMING = frozenset({b"connection", b"transfer-encoding"})
 
 
 class Connection(Protocol):
@@ -40,7 +43,7 @@ class Connection(Protocol):
 class Exchange:
     """An ASGI application around the real one, for one request."""
 
-    __slots__ = ("_app", "_connection", "_cycle", "_wait_for_body")
+    __slots__ = ("_app", "_connection", "_cycle", "_start", "_wait_for_body")
 
     def __init__(
         self, app: ASGI3Application, connection: Connection, cycle: RequestResponseCycle
@@ -48,6 +51,7 @@ class Exchange:
         self._app = app
         self._connection = connection
         self._cycle = cycle
+        self._start: Any = None  # of an answer, until its body's first message
         self._wait_for_body = True
 
     async def __call__(
@@ -63,6 +67,14 @@ class Exchange:
 
     async def _send(self, message: Any) -> None:
         cycle = self._cycle
+        if message["type"] == "http.response.start" and not cycle.more_body:
+            self._start = message
+            return
+        if self._start is not None:
+            start, self._start = self._start, None
+            if self._write_whole(start, message):
+                return
+            await cycle.send(start)
         if message["type"] == ZERO_COPY:
             await self._zero_copy(message)
         elif not cycle.more_body or cycle.disconnected:
@@ -78,6 +90,30 @@ class Exchange:
             await cycle.send({"type": "http.response.body", "body": body, "more_body": True})
             await self._drain()
             await cycle.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _write_whole(self, start: Any, message: Any) -> bool:
+        """Write an answer that is complete with its first body message; False if this one is not.
+
+        Does what two calls of `cycle.send` do, but with one system call and one packet: half the
+        cost of a small answer.
+        """
+        cycle = self._cycle
+        if message.get("more_body", False) or message["type"] != "http.response.body":
+            return False
+        if cycle.disconnected or cycle.flow.write_paused or not cycle.keep_alive:
+            return False
+        body = message.get("body", b"")
+        is_head = cycle.scope["method"] == "HEAD"
+        headers = [*cycle.default_headers, *start["headers"]]
+        head = _head(start["status"], headers, None if is_head else len(body))
+        if head is None:
+            return False
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        self._connection.transport.writelines([head] if is_head else [head, body])
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
 
     async def _drain(self) -> None:
         """Let the client send the rest of a body that nobody wants, as far as that is bearable."""
@@ -141,6 +177,29 @@ class Exchange:
                 await asyncio.sleep(0 if flow.write_paused else 0.005)
         finally:
             transport.set_write_buffer_limits()
+
+
+def _head(status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> bytes | None:
+    """The head of an answer with a body of `length` bytes, None for HEAD.
+
+    None if it needs a closer look: framed otherwise than by its length, or with control characters
+    in a name or value.
+    """
+    parts = [STATUS_LINE[status]]
+    told = None
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered == b"content-length":
+            told = value
+        elif lowered in _FRAMING:
+            return None
+        parts += (lowered, b": ", value, b"\r\n")
+    parts.append(b"\r\n")
+    head = b"".join(parts)
+    controls = len(head) - len(head.translate(None, _CONTROLS))
+    if controls != 2 * (len(headers) + 2) or (length is not None and told != b"%d" % length):
+        return None
+    return head
 
 
 def _extent(descriptor: int, offset: int | None, count: int | None) -> tuple[int, int]:

@@ -54,7 +54,7 @@ class LibraryProtocol(HttpToolsProtocol):
         self._tail = b""  # its last three: the end of a head may lie across two reads
         self._held: bytes | None = None
         self._astray = False  # nobody knows any more where a request begins
-        self._draining = False
+        self._draining = self._refused = False
         self._drained = 0
         self._heard = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -85,7 +85,7 @@ class LibraryProtocol(HttpToolsProtocol):
         if self._astray:
             self._drop(len(data))
             return
-        while data and not self.transport.is_closing():
+        while data and not self._refused and not self.transport.is_closing():
             stop = self._head_stop(data) if self._in_head else len(data)
             if self._in_head:
                 self._head_begun = self._head_begun if self._head_size else self._heard
@@ -98,7 +98,7 @@ class LibraryProtocol(HttpToolsProtocol):
             if self._is_worth_taking():
                 self._hold(data)
                 return
-        if self._timer is None and not self.transport.is_closing():
+        if self._timer is None:
             self._watch()
 
     def _feed(self, data: bytes) -> None:
@@ -106,7 +106,7 @@ class LibraryProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head:
             self._barren = 0
-        elif self._barren > HEAD_BYTES and not self.transport.is_closing():
+        elif self._barren > HEAD_BYTES and not self._refused:
             self._refuse(431, _TOO_LONG)
 
     def _head_stop(self, data: bytes) -> int:
@@ -248,15 +248,33 @@ class LibraryProtocol(HttpToolsProtocol):
 
     def _drop(self, size: int) -> None:
         self._drained += size
-        self.cycle.message_event.set()
+        if self.cycle is not None:
+            self.cycle.message_event.set()
+        if self._refused and not self.can_drain:
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """The parser's refusal."""
+        self._refuse(400, msg.encode("ascii"))
 
     def _refuse(self, status: int, reason: bytes) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+        """Answer a request that is none, if it is time for an answer, and end the connection."""
+        cycle = self.cycle
+        running = cycle is not None and not cycle.response_complete
+        if not running or not (cycle.response_started or self._in_head):
             self.transport.write(
                 b"HTTP/1.1 %d \r\nconnection: close\r\ncontent-type: text/plain\r\n"
                 b"content-length: %d\r\n\r\n%s" % (status, len(reason), reason)
             )
-        self.transport.close()
+        if running:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._refused = self._astray = True
+        self._drained = 0
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(self.drain_s, self.transport.close)
 
     # ---- silence
 
