@@ -21,6 +21,9 @@ _UNITS = {
     "h": 3_600_000_000_000,
 }
 _PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]*)")
+_LONGEST_TEXT = 1_000
+"""Go knows no such limit; its answer would quote the text, whatever its size."""
+_SHOWN = 100
 _DIGITS = 30
 """More of them cannot change a duration: they overflow it, or lie far below a nanosecond."""
 
@@ -31,6 +34,8 @@ def parse_duration(text: str) -> int:
     Raises:
         RequestInvalid: with Go's text.
     """
+    if len(text) > _LONGEST_TEXT:
+        raise _invalid("invalid", text[:_SHOWN] + "...")
     rest = text[1:] if text[:1] in {"-", "+"} else text
     if rest == "0":
         return 0

@@ -13,6 +13,9 @@ from registry.core.errors import NameInvalid
 from registry.core.gotext import quote, trim_space
 from registry.core.names import ModelName
 
+_SHOWN = 700
+"""A valid name has at most 593 characters; more of an invalid one need not be quoted."""
+
 
 class Source(Enum):
     """Where a model is to run."""
@@ -51,7 +54,7 @@ def parse_reference(text: str) -> ModelReference:
         raise NameRequired("model is required")
     base, source = _split(text)
     if source is not Source.UNSPECIFIED and _split(base)[1] is not Source.UNSPECIFIED:
-        raise NameInvalid(f"use either :local or :cloud, not both: {quote(text)}")
+        raise NameInvalid(f"use either :local or :cloud, not both: {quote(text[:_SHOWN])}")
     return ModelReference(base, source)
 
 

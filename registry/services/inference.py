@@ -24,6 +24,8 @@ CLOUD_INFERENCE = "ollama cloud is disabled: remote model is unavailable"
 CLOUD_DETAILS = "ollama cloud is disabled: remote model details are unavailable"
 NO_WORKER_RETRY_S = 30
 _CLOUD_HOST = "ollama.com"
+_SHOWN = 700
+"""So much of a name errors quote: valid ones are shorter, but white space around them is not."""
 
 
 class Purpose(Enum):
@@ -76,7 +78,7 @@ class Inference:
             reference = parse_reference(ask.model)
         except NameRequired as error:
             if ask.purpose in {Purpose.GENERATE, Purpose.EMBED}:
-                raise ModelUnknown(f"model '{ask.model}' not found") from error
+                raise ModelUnknown(f"model '{ask.model[:_SHOWN]}' not found") from error
             raise RequestInvalid("model is required") from error
         ModelName.checked(reference.base)
         if reference.source is Source.CLOUD:
@@ -123,8 +125,8 @@ class Inference:
 
     def _unknown(self, ask: Ask) -> NoReturn:
         if ask.purpose.embeds:
-            raise ModelUnknown(f"model {quote(ask.model)} not found, try pulling it first")
-        raise ModelUnknown(f"model '{ask.model}' not found")
+            raise ModelUnknown(f"model {quote(ask.model[:_SHOWN])} not found, try pulling it first")
+        raise ModelUnknown(f"model '{ask.model[:_SHOWN]}' not found")
 
     def _check_stub(self, ask: Ask, reference: ModelReference, host: str) -> None:
         """A stub of a model elsewhere: this server calls no other one for inference."""
@@ -144,9 +146,11 @@ class Inference:
             if ask.raw_conflict:
                 raise RequestInvalid("raw mode does not support template, system, or context")
         if ask.think and "thinking" not in capabilities and not ask.thinking_optional:
-            raise RequestInvalid(f"{quote(ask.model)} does not support thinking")
+            raise RequestInvalid(f"{quote(ask.model[:_SHOWN])} does not support thinking")
         if "completion" not in capabilities:
-            raise RequestInvalid(f"{quote(ask.model)} does not support {ask.purpose.value}")
+            raise RequestInvalid(
+                f"{quote(ask.model[:_SHOWN])} does not support {ask.purpose.value}"
+            )
         missing = [item for item in ask.needs if item not in capabilities]
         if missing:
             raise RequestInvalid(f"{full_name} does not support " + "\n".join(missing))

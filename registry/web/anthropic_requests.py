@@ -26,7 +26,7 @@ from registry.core.gojson import (
 from registry.core.gotext import quote
 from registry.web.inference_schemas import TOOL_PARAMETERS, ChatRequest
 from registry.web.openai_requests import OpenAiRequest
-from registry.web.schemas import FLAG, TEXT, Message, ToolCall, fields, ordered_object
+from registry.web.schemas import FLAG, SHOWN, TEXT, Message, ToolCall, fields, ordered_object
 
 _ANY: Final = gojson.Any()
 _Block = Mapping[str, Any]
@@ -191,10 +191,10 @@ def _result(block: _Block) -> Message:
 def _image(source: Any, absent: str) -> bytes:
     if not isinstance(source, dict):
         raise RequestInvalid(absent)
-    kind, data = source.get("type", ""), source.get("data", "")
+    kind, data = str(source.get("type", "")), source.get("data", "")
     if kind != "base64":
         raise RequestInvalid(
-            f"invalid image source type: {kind}. Only base64 images are supported."
+            f"invalid image source type: {kind[:SHOWN]}. Only base64 images are supported."
         )
     try:
         return base64_bytes(data if isinstance(data, str) else "")
@@ -207,7 +207,9 @@ def _tool(tool: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         parameters = gojson.decode(tool.get("input_schema", b"null"), TOOL_PARAMETERS)
     except JsonInvalid as error:
-        raise RequestInvalid(f"invalid input_schema for tool {quote(name)}: {error}") from error
+        raise RequestInvalid(
+            f"invalid input_schema for tool {quote(name[:SHOWN])}: {error}"
+        ) from error
     function = {"name": name, "description": tool.get("description", ""), "parameters": parameters}
     return {"type": "function", "function": function}
 

@@ -29,6 +29,7 @@ from registry.web.schemas import (
     MESSAGES,
     NO_OBJECT,
     OPTIONAL_FLAG,
+    SHOWN,
     TEXT,
     VALUES,
     JsonRequest,
@@ -65,7 +66,7 @@ def _think(node: Node) -> bool | str:
         value = node
         if value not in _LEVELS:
             raise JsonInvalid(
-                f"invalid think value: {quote(value)} (must be {levels}, true, or false)"
+                f"invalid think value: {quote(value[:SHOWN])} (must be {levels}, true, or false)"
             )
         return str(value)
     raise JsonInvalid(f"think must be a boolean or string ({levels}, true, or false)")

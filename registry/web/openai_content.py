@@ -8,7 +8,7 @@ from typing import Any
 from registry.core.errors import RequestInvalid
 from registry.core.gojson import JsonInvalid, base64_bytes
 from registry.core.gotext import quote
-from registry.web.schemas import Message
+from registry.web.schemas import SHOWN, Message
 
 _IMAGE_PREFIXES = (
     "data:;base64,",
@@ -31,8 +31,8 @@ def think_from_effort(effort: str) -> bool | str | None:
     renamed = {"minimal": "low", "xhigh": "max", "ultra": "max"}.get(effort)
     if renamed is None:
         raise RequestInvalid(
-            f'invalid reasoning value: {quote(effort)} (must be "minimal", "low", "medium", '
-            '"high", "xhigh", "ultra", "max", or "none")'
+            f'invalid reasoning value: {quote(effort[:SHOWN])} (must be "minimal", "low", '
+            '"medium", "high", "xhigh", "ultra", "max", or "none")'
         )
     return renamed
 

@@ -26,6 +26,7 @@ from registry.web.openai_content import go_type, part_message, think_from_effort
 from registry.web.schemas import (
     FLAG,
     OPTIONAL_FLAG,
+    SHOWN,
     TEXT,
     JsonRequest,
     Message,
@@ -301,7 +302,7 @@ class EmbeddingsRequest(OpenAiRequest):
         """
         if self.encoding_format and self.encoding_format.lower() not in {"float", "base64"}:
             raise RequestInvalid(
-                f"Invalid value for 'encoding_format' = {self.encoding_format}. "
+                f"Invalid value for 'encoding_format' = {self.encoding_format[:SHOWN]}. "
                 "Supported values: ['float', 'base64']."
             )
         given = [""] if self.input == "" else self.input

@@ -28,7 +28,7 @@ from registry.core.gotext import quote
 from registry.web.inference_schemas import TOOL_PARAMETERS, ChatRequest
 from registry.web.openai_content import image_from_url, think_from_effort
 from registry.web.openai_requests import OpenAiRequest
-from registry.web.schemas import FLAG, TEXT, Message, ToolCall, fields, ordered_object
+from registry.web.schemas import FLAG, SHOWN, TEXT, Message, ToolCall, fields, ordered_object
 
 _Item = Mapping[str, Any]
 _ARGUMENTS: Final = Custom("api.ToolCallFunctionArguments", ordered_object)
@@ -63,7 +63,7 @@ _PARTS: Final = _part_schemas()
 def _part(node: Node) -> _Item:
     kind = gojson.unmarshal(node, _PART_HEAD).get("type", "")
     if kind not in _PARTS:
-        raise JsonInvalid(f"unknown content type: {kind}")
+        raise JsonInvalid(f"unknown content type: {kind[:SHOWN]}")
     found: _Item = gojson.unmarshal(node, _PARTS[kind])
     return {**found, "type": kind}
 
@@ -136,7 +136,7 @@ def _item(node: Node) -> _Item:
     if not kind:
         raise JsonInvalid("input item missing required 'type' field")
     if kind not in _ITEMS:
-        raise JsonInvalid(f"unknown input item type: {quote(kind)}")
+        raise JsonInvalid(f"unknown input item type: {quote(kind[:SHOWN])}")
     found = {**gojson.unmarshal(node, _ITEMS[kind]), "type": kind}
     if kind in _CONTENT:
         key, read = _CONTENT[kind]

@@ -35,6 +35,8 @@ FLAG: Final = Bool()
 OPTIONAL_FLAG: Final = Ptr(FLAG)
 TEXTS: Final = Map(TEXT)
 VALUES: Final = Map(gojson.Any())
+SHOWN: Final = 200
+"""So many characters of a wrong value an error quotes; the real server quotes all."""
 NO_OBJECT: Final = "Value looks like object, but can't find closing '}' symbol"
 """What the real server says to any other value where it keeps the order of an object's keys."""
 

@@ -53,7 +53,7 @@ def base64_bytes(text: str) -> bytes:
 def _corrupt_at(text: str) -> int:
     """Where Go's decoder stops in text that is not base64."""
     at = _after(_BASE64_RUN, text, 0)
-    pending = len(_NEWLINES.sub("", text[:at])) % 4
+    pending = (at - text.count("\r", 0, at) - text.count("\n", 0, at)) % 4
     if at == len(text):
         return at - pending
     if text[at] != "=" or pending < 2:

@@ -31,15 +31,20 @@ Node: TypeAlias = "bool | str | Number | list[Node] | tuple[tuple[str, Node], ..
 """An object is a tuple of its (key, value) pairs, in order, doubles included."""
 
 MAX_DEPTH: Final = 10_000
-MAX_VALUES: Final = 1_000_000
-"""A value costs some 100 bytes of memory and may cost 2 bytes of body, hence a limit of our own."""
+MAX_VALUES: Final = 300_000
+"""A value may cost 3 bytes of body and some 250 of memory, hence a limit of our own: 75 MB."""
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+')
 _HEX = re.compile(r"[0-9a-fA-F]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_REPLACED = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+_HARMLESS_ESCAPE = re.compile(
+    rb"\\(?:[^u]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u(?![dD][89a-fA-F]))",
+    re.DOTALL,
+)
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _LITERALS: Final = {"t": ("true", True), "f": ("false", False), "n": ("null", None)}
 _MORE: Final = object()
@@ -56,19 +61,36 @@ def parse(data: bytes) -> Node:
     start = len(data) - len(data.lstrip(b" \t\r\n"))
     if start == len(data):
         raise JsonMissing("EOF")
-    if data[start] in b"{[" and not _needs_care(data):
+    if data[start] in b"{[" and not _has_half_pairs(data):
         try:
             node, _ = _DECODER.raw_decode(data.decode("utf-8"), start)
         except (ValueError, RecursionError):
             pass
         else:
-            return node  # type: ignore[no-any-return]  # made of the hooks below
+            shallow = data.count(b"{") + data.count(b"[") <= MAX_DEPTH or _depth(node) <= MAX_DEPTH
+            if shallow:  # pragma: no branch - Python 3.11 has refused what is deep
+                return node  # type: ignore[no-any-return]  # made of the hooks below
     return _Scanner(data.decode("utf-8", "surrogateescape")).run(start)
 
 
-def _needs_care(data: bytes) -> bool:
-    """Whether the C scanner might read `data` otherwise than Go: half pairs, great depth."""
-    return bool(data.count(b"{") + data.count(b"[") > MAX_DEPTH or _SURROGATE_ESCAPE.search(data))
+def _has_half_pairs(data: bytes) -> bool:
+    """Whether an escape of a surrogate may lack its other half, which Go replaces."""
+    return bool(_SURROGATE_ESCAPE.search(data) and b"\\" in _HARMLESS_ESCAPE.sub(b"", data))
+
+
+def _depth(node: Node) -> int:
+    """How deep a tree is nested; the C scanner of some Python versions knows no limit."""
+    depth, level = 0, [node]
+    while level:
+        depth += 1
+        inner = [
+            child
+            for item in level
+            if isinstance(item, list | tuple)
+            for child in (item if isinstance(item, list) else [value for _, value in item])
+        ]
+        level = [item for item in inner if isinstance(item, list | tuple)]
+    return depth
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -179,7 +201,7 @@ class _Scanner:
         self._at += 1
         literal = self._text[start : self._at]
         text: str = json.loads(literal) if "\\" in literal else literal[1:-1]
-        return _SURROGATE.sub("\ufffd", text)
+        return text.translate(_REPLACED) if _SURROGATE.search(text) else text
 
     def _bad_string(self, mark: str) -> NoReturn:
         if mark != "\\":

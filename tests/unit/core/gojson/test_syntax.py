@@ -82,8 +82,14 @@ def test_text_that_is_no_unicode_becomes_replacement_characters(data: bytes, tex
 
 
 def test_a_body_of_very_many_values_is_refused_before_it_is_built() -> None:
-    with pytest.raises(JsonInvalid, match="more than 1000000 values"):
+    with pytest.raises(JsonInvalid, match="more than 300000 values"):
         parse(b"[" + b"[]," * (MAX_VALUES + 1))
+
+
+@pytest.mark.parametrize("ends", [b"[]", b"{}", b'{"a":[1]}'])
+def test_many_containers_side_by_side_are_not_deep(ends: bytes) -> None:
+    node = parse(b"[" + b",".join([ends] * 11_000) + b"]")
+    assert node == [parse(ends)] * 11_000
 
 
 def test_commas_within_texts_are_not_counted_as_values() -> None:
