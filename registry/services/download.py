@@ -293,25 +293,29 @@ class Download:
         """Write a stream into the parts that it belongs to."""
         todo = deque(piece for piece in pieces if not piece.complete)
         loop = asyncio.get_running_loop()
-        base, block, since = stream.start, bytearray(), loop.time()
+        base, filled, since = stream.start, 0, loop.time()
         pace = Pace(2 * self._workshop.knobs.stall_s, since)
+        block = memoryview(bytearray(min(BLOCK, pieces[-1].stop - base)))
         try:
             async for chunk in stream.chunks():
                 pace.note(len(chunk), loop.time())
-                block += chunk
-                if len(block) >= BLOCK or loop.time() - since > _PATIENCE_S:
-                    full, block = block, bytearray()
-                    await self._store(incoming, base, full, todo)
-                    base, since = base + len(full), loop.time()
+                while chunk:
+                    size = min(len(chunk), len(block) - filled)
+                    block[filled : filled + size] = chunk[:size]
+                    chunk, filled = chunk[size:], filled + size
+                    if filled == len(block) or loop.time() - since > _PATIENCE_S:
+                        full, filled = block[:filled], 0
+                        await self._store(incoming, base, full, todo)
+                        base, since = base + len(full), loop.time()
         finally:
             # What came before the stream broke, or before we were told to stop, is good.
             with CancelScope(shield=True):
-                await self._store(incoming, base, block, todo)
+                await self._store(incoming, base, block[:filled], todo)
         if todo:
             raise UpstreamBusy("unexpected EOF")
 
     async def _store(
-        self, incoming: Incoming, base: int, data: bytearray, todo: deque[Piece]
+        self, incoming: Incoming, base: int, data: memoryview, todo: deque[Piece]
     ) -> None:
         """Write bytes that begin at `base`; parts that are complete leave `todo`."""
         end = base + len(data)
@@ -320,7 +324,7 @@ class Download:
             at = piece.start + piece.done
             if not base <= at < end:
                 return
-            view = memoryview(data)[at - base : piece.stop - base]
+            view = data[at - base : piece.stop - base]
             written = self._write(incoming, at, view)
             await asyncio.gather(written, to_thread.run_sync(piece.state.update, view))
             piece.done += len(view)
