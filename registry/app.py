@@ -62,7 +62,7 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         store=store,
         housekeeping=housekeeping,
         blobs=blobs,
-        uploads=Uploads(blobs, UploadLimits()),
+        uploads=Uploads(blobs, _upload_limits(settings)),
         manifests=manifests,
         models=models,
         listing=Listing(catalog, rfc3339),
@@ -71,6 +71,11 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         push=Push(catalog, store, upstreams, settings),
         inference=Inference(models),
     )
+
+
+def _upload_limits(settings: Settings) -> UploadLimits:
+    limits = settings.limits
+    return UploadLimits(idle_s=limits.upload_idle_s, blob_bytes=limits.blob_bytes)
 
 
 def application(services: Services) -> ASGIApp:

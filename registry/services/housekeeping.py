@@ -56,9 +56,9 @@ class Housekeeping:
 
     async def settle(self, freed: Sequence[Freed]) -> None:
         """After a change of names: write the models folder; deleting bytes is left to `run`."""
+        await self._sync_folder()
         if freed:
             self._poked.set()
-        await self._sync_folder()
 
     async def _sync_folder(self) -> None:
         """Write every change of the models folder that is due when this is called.
@@ -79,6 +79,7 @@ class Housekeeping:
         """Delete freed bytes; return how many blobs. A blob that came back meanwhile is spared."""
         count = 0
         while freed := await self._catalog.read(lambda tx: tx.freed(_BATCH)):
+            await self._sync_folder()  # no tag file may outlive the blobs it names
 
             def work(tx: Transaction, freed: list[Freed] = freed) -> None:
                 for item in freed:
