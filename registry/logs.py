@@ -1,20 +1,30 @@
 """Logging: structured lines, a request id, one line per request. Never a secret."""
 
+import asyncio
 import logging
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import orjson
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry import __version__
-
 _QUIET = frozenset({"/healthz", "/readyz"})
-_SERVER = (b"server", b"registry/" + __version__.encode())
+_IDS_AT_ONCE = 256
+
+
+class Access(NamedTuple):
+    """What an access line tells."""
+
+    method: str
+    path: str
+    status: int
+    ms: float
+    client: str
+    id: str
 
 
 def configure(level: str, *, json: bool) -> None:
@@ -39,24 +49,24 @@ def configure(level: str, *, json: bool) -> None:
 
 
 class AccessLog:
-    """ASGI middleware: the request id and `Server` header, and one INFO line per request.
+    """ASGI middleware: the request id, and one INFO line per request.
 
     The path is logged without its query, which may hold the signature of a direct URL. The line is
     written past structlog's processors: those would cost more than a cached answer does.
     """
 
-    def __init__(self, app: ASGIApp, write: Callable[[Mapping[str, object]], None] | None) -> None:
+    def __init__(self, app: ASGIApp, write: Callable[[Access], None] | None) -> None:
         self._app = app
         self._write = write
+        self._ids = _request_ids()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = secrets.token_hex(8)
+        request_id = next(self._ids)
         scope.setdefault("state", {})["request_id"] = request_id
-        extra = ((b"x-request-id", request_id.encode()), _SERVER)
         began = time.perf_counter()
         status = 0
 
@@ -64,46 +74,78 @@ class AccessLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *extra]
+                extra = (b"x-request-id", request_id.encode())
+                # a new message: this one may be kept to be sent again
+                message = {**message, "headers": [*message.get("headers", ()), extra]}
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         finally:
             if self._write is not None and scope["path"] not in _QUIET:
-                self._write(
-                    {
-                        "method": scope["method"],
-                        "path": scope["path"],
-                        "status": status,
-                        "ms": round((time.perf_counter() - began) * 1000, 1),
-                        "client": (scope.get("client") or ("",))[0],
-                        "id": request_id,
-                    }
-                )
+                ms = round((time.perf_counter() - began) * 1000, 1)
+                client = (scope.get("client") or ("",))[0]
+                self._write(Access(scope["method"], scope["path"], status, ms, client, request_id))
 
 
-def access_writer(level: str, *, json: bool) -> Callable[[Mapping[str, object]], None] | None:
+def access_writer(level: str, *, json: bool) -> Callable[[Access], None] | None:
     """What writes access lines in the format of `configure`; None if the level hides them."""
     if level not in {"debug", "info"}:
         return None
-
-    def as_json(fields: Mapping[str, object]) -> None:
-        line = {**fields, "event": "request", "level": "info", "timestamp": _now()}
-        sys.stderr.write(orjson.dumps(line).decode() + "\n")
-
-    def as_text(fields: Mapping[str, object]) -> None:
-        text = " ".join(f"{key}={_safe(value)}" for key, value in fields.items())
-        sys.stderr.write(f"{_now()} [info     ] request {text}\n")
-
-    return as_json if json else as_text
+    word, now, lines = _as_json if json else _as_text, _Now(), _Lines()
+    return lambda access: lines.add(word(access, now()))
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def _as_json(access: Access, now: str) -> str:
+    line = {**access._asdict(), "event": "request", "level": "info", "timestamp": now}
+    return orjson.dumps(line).decode() + "\n"
 
 
-def _safe(value: object) -> str:
-    """A value that cannot forge a line: control characters are escaped."""
-    text = str(value)
-    return text if text.isprintable() else ascii(text)
+def _as_text(access: Access, now: str) -> str:
+    method, path, status, ms, client, request_id = access
+    if not path.isprintable():  # control characters could forge a line
+        path = ascii(path)
+    return (
+        f"{now} [info     ] request method={method} path={path} status={status} ms={ms} "
+        f"client={client} id={request_id}\n"
+    )
+
+
+class _Lines:
+    """Lines on their way to standard error: those of one turn of the event loop in one write."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._lines.append(line)
+
+    def _flush(self) -> None:
+        text = "".join(self._lines)
+        self._lines.clear()
+        sys.stderr.write(text)
+
+
+class _Now:
+    """The time in ISO 8601; all but the fraction is worded once a second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def __call__(self) -> str:
+        second, fraction = divmod(time.time_ns() // 1000, 1_000_000)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._text}.{fraction:06d}Z"
+
+
+def _request_ids() -> Iterator[str]:
+    """Random ids. The system is asked for many at once: each time would be a system call."""
+    while True:
+        text = secrets.token_hex(8 * _IDS_AT_ONCE)
+        for start in range(0, len(text), 16):
+            yield text[start : start + 16]

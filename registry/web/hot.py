@@ -19,8 +19,9 @@ MAX_BODY = 1 << 20
 MAX_TOTAL = 64 << 20
 MAX_AGE_S = 60.0
 _OVERHEAD = 1024  # bytes that an entry takes besides its body, roughly
-_PLACES = ("/manifests/", "/tags/list", "/blobs/sha256:")
-_VARYING = {b"if-none-match", b"range", b"authorization", b"cookie"}
+_VARYING = frozenset({b"if-none-match", b"range", b"authorization", b"cookie"})
+
+_Key = tuple[str, bytes, bytes]  # method, raw path, query
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Hot:
     def __init__(self, app: ASGIApp, version: Callable[[], int]) -> None:
         self._app = app
         self._version = version
-        self._kept: OrderedDict[tuple[str, str, bytes], _Kept] = OrderedDict()
+        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
         self._total = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,11 +47,12 @@ class Hot:
         if scope["type"] != "http" or not _is_candidate(scope):
             await self._app(scope, receive, send)
             return
-        key = (scope["method"], scope["path"], scope["query_string"])
+        # the raw path: encoded slashes make another name
+        key = (scope["method"], scope["raw_path"], scope["query_string"])
         version = self._version()
         kept = self._kept.get(key)
         if kept is not None and kept.version == version and kept.until > time.monotonic():
-            await send({**kept.start, "headers": list(kept.start["headers"])})
+            await send(kept.start)
             await send(kept.body)
             return
         recorder = _Recorder(send)
@@ -58,7 +60,7 @@ class Hot:
         if recorder.is_whole:
             self._keep(key, version, recorder)
 
-    def _keep(self, key: tuple[str, str, bytes], version: int, recorder: "_Recorder") -> None:
+    def _keep(self, key: _Key, version: int, recorder: "_Recorder") -> None:
         self._drop(key)
         assert recorder.start is not None
         size = len(recorder.body) + _OVERHEAD
@@ -69,7 +71,7 @@ class Hot:
         while self._total > MAX_TOTAL:
             self._drop(next(iter(self._kept)))
 
-    def _drop(self, key: tuple[str, str, bytes]) -> None:
+    def _drop(self, key: _Key) -> None:
         old = self._kept.pop(key, None)
         if old is not None:
             self._total -= old.size
@@ -99,11 +101,13 @@ class _Recorder:
 
 def _is_candidate(scope: Scope) -> bool:
     """Whether nothing but method, path, query and catalog decides the answer."""
-    method, path = scope["method"], scope["path"]
-    if not path.startswith("/v2/") or method not in {"GET", "HEAD"}:
+    path = scope.get("raw_path")
+    if not path or not path.startswith(b"/v2/"):
         return False
-    if not any(place in path for place in _PLACES):
-        return False
-    if method == "GET" and "/blobs/" in path:
-        return False
-    return not any(name in _VARYING for name, _ in scope["headers"])
+    for name, _ in scope["headers"]:
+        if name in _VARYING:
+            return False
+    method = scope["method"]
+    if method == "HEAD":
+        return b"/manifests/" in path or b"/blobs/sha256:" in path
+    return method == "GET" and (b"/manifests/" in path or path.endswith(b"/tags/list"))
