@@ -62,9 +62,11 @@ class SqliteCatalog:
 
     async def scan(self, work: Callable[[Reader], T]) -> T:
         """See `Catalog`."""
-        if self._closed:
-            raise Unavailable(CLOSED)
-        return await asyncio.get_running_loop().run_in_executor(self._scanners, self._read, work)
+        try:
+            future = self._scanners.submit(self._read, _never_stop_iteration(work))
+        except RuntimeError as error:
+            raise Unavailable(CLOSED) from error
+        return await asyncio.wrap_future(future)
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         """See `Catalog`. When the caller is cancelled, `work` has run wholly or never will."""
@@ -122,3 +124,15 @@ class SqliteCatalog:
                 connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise translated(error) from error
+
+
+def _never_stop_iteration(work: Callable[[Reader], T]) -> Callable[[Reader], T]:
+    """`work` as a coroutine would run it: a future cannot hold StopIteration and would hang."""
+
+    def run(reader: Reader) -> T:
+        try:
+            return work(reader)
+        except StopIteration as error:
+            raise RuntimeError("a read raised StopIteration") from error
+
+    return run

@@ -1,0 +1,244 @@
+"""What every catalog does with names: repositories, tags, models, spellings, the models folder."""
+
+import pytest
+
+from registry.core.errors import ManifestUnknown, RepositoryUnknown
+from registry.core.names import ModelName, RepositoryName
+from registry.ports.catalog import Catalog, Model, ModelChange, Reader, Transaction
+from tests.support.catalog_rows import digest, manifest, push, put_model
+
+
+def named(*models: str) -> list[ModelName]:
+    return [ModelName.parse(model) for model in models]
+
+
+class NamesContract:
+    async def test_a_repository_is_found_in_any_case_and_keeps_its_first_spelling(
+        self, catalog: Catalog
+    ) -> None:
+        def work(tx: Transaction) -> None:
+            first = put_model(tx, "team/Llama", "latest").repository
+            assert tx.put_repository(RepositoryName("Team/llama")) == first
+            assert tx.repository(RepositoryName("TEAM/LLAMA")) == first
+            assert tx.repository(RepositoryName("team/other")) is None
+
+        await catalog.write(work)
+
+    async def test_an_emptied_repository_takes_the_next_spelling_and_keeps_its_id(
+        self, catalog: Catalog
+    ) -> None:
+        def work(tx: Transaction) -> None:
+            tag = put_model(tx, "team/Llama", "latest")
+            tx.delete_manifest(tag.repository.id, tag.digest)
+            again = tx.put_repository(RepositoryName("team/llama"))
+            assert again.id == tag.repository.id
+            assert again.name.path == "team/llama"
+            assert tx.repository(RepositoryName("team/LLAMA")) == again
+
+        await catalog.write(work)
+
+    async def test_repositories_are_paged_by_key_and_empty_ones_left_out(
+        self, catalog: Catalog
+    ) -> None:
+        def work(tx: Transaction) -> None:
+            for path in ("b/x", "B/a", "a/z", "c/1"):
+                put_model(tx, path, "latest")
+            push(tx, "b/empty")
+
+        await catalog.write(work)
+
+        def pages(tx: Reader) -> list[list[str]]:
+            first = tx.repositories("", 2)
+            rest = tx.repositories(first[-1].key, 5)
+            return [[name.path for name in first], [name.path for name in rest]]
+
+        assert await catalog.read(pages) == [["a/z", "B/a"], ["b/x", "c/1"]]
+
+    async def test_a_tag_moves_and_keeps_its_first_spelling(self, catalog: Catalog) -> None:
+        def work(tx: Transaction) -> None:
+            put_model(tx, "team/m", "Latest", "one", now=1)
+            moved = put_model(tx, "team/m", "latest", "two", now=2)
+            assert (moved.name, moved.digest, moved.updated_at) == ("Latest", digest("two"), 2)
+            assert tx.tag(moved.repository.id, "LATEST") == moved
+            assert tx.tags(moved.repository.id, "", 10) == ["Latest"]
+
+        await catalog.write(work)
+
+    async def test_tags_are_paged_in_byte_order_of_their_spelling(self, catalog: Catalog) -> None:
+        def work(tx: Transaction) -> None:
+            for tag in ("b", "B1", "a", "_c", "A"):
+                put_model(tx, "team/m", tag)
+            id_ = put_model(tx, "team/m", "Z").repository.id
+            assert tx.tags(id_, "", 10) == ["B1", "Z", "_c", "a", "b"]
+            assert tx.tags(id_, "B1", 2) == ["Z", "_c"]
+            assert tx.tags(id_ + 1, "", 10) == []
+
+        await catalog.write(work)
+
+    async def test_a_tag_needs_a_manifest_of_its_repository(self, catalog: Catalog) -> None:
+        id_ = (await catalog.write(lambda tx: push(tx, "team/m"))).id
+        await catalog.write(lambda tx: put_model(tx, "team/other", "latest", "elsewhere"))
+        with pytest.raises(ManifestUnknown):
+            await catalog.write(lambda tx: tx.put_tag(id_, "latest", digest("elsewhere"), 1))
+        with pytest.raises(RepositoryUnknown):
+            await catalog.write(lambda tx: tx.put_tag(999, "latest", digest("elsewhere"), 1))
+
+    async def test_a_deleted_tag_says_where_it_pointed(self, catalog: Catalog) -> None:
+        def work(tx: Transaction) -> None:
+            tag = put_model(tx, "team/m", "Latest")
+            assert tx.delete_tag(tag.repository.id, "LATEST") == tag.digest
+            assert tx.delete_tag(tag.repository.id, "latest") is None
+            assert tx.tag(tag.repository.id, "latest") is None
+            assert tx.has_manifest(tag.repository.id, tag.digest)
+
+        await catalog.write(work)
+
+    async def test_a_model_is_found_by_any_spelling_of_its_name(self, catalog: Catalog) -> None:
+        tag = await catalog.write(lambda tx: put_model(tx, "hf.co/Team/M", "Q4"))
+        assert tag.model == ModelName("hf.co", "Team", "M", "Q4")
+        for text in ("hf.co/Team/M:Q4", "HF.CO/team/m:q4"):
+            assert await catalog.read(lambda tx, n=text: tx.find_model(ModelName.parse(n))) == tag  # type: ignore[misc]
+        for text in ("Team/M:Q4", "hf.co/Team/M", "nope", "a/b/c/d/e", ""):
+            assert not await catalog.read(lambda tx, n=text: tx.find_model(ModelName.parse(n)))  # type: ignore[misc]
+
+    async def test_what_is_no_model_is_a_tag_only(self, catalog: Catalog) -> None:
+        def work(tx: Transaction) -> None:
+            id_ = push(tx, "team/artifact").id
+            tx.put_manifest(id_, manifest("plain"), 1)
+            tx.put_tag(id_, "latest", digest("plain"), 1)
+            put_model(tx, "team/dotted.ns/m", "latest")  # a namespace that Ollama cannot say
+            put_model(tx, "team/m", "x" * 81)  # a tag too long for it
+            assert tx.tag(id_, "latest") is not None
+            assert tx.find_model(ModelName.parse("team/artifact")) is None
+            assert tx.models() == []
+            assert all(change.body is None for change in tx.folder_changes(10))
+
+        await catalog.write(work)
+
+    async def test_models_come_newest_first_and_then_by_name(self, catalog: Catalog) -> None:
+        def work(tx: Transaction) -> None:
+            put_model(tx, "team/old", "latest", "m1", now=1)
+            put_model(tx, "team/b", "latest", "m2", now=5)
+            put_model(tx, "team/A", "v2", "m3", now=5)
+            put_model(tx, "team/a", "V1", "m3", now=5)
+
+        await catalog.write(work)
+        models = await catalog.scan(lambda tx: tx.models())
+        names = [model.tag.model.short for model in models]
+        assert names == ["team/A:V1", "team/A:v2", "team/b:latest", "team/old:latest"]
+        assert [model.card for model in models][-1] == '{"of":"m1"}'
+
+    async def test_changes_of_models_are_told_once_each_as_they_are_now(
+        self, catalog: Catalog
+    ) -> None:
+        assert await catalog.read(lambda tx: tx.last_change()) == 0
+
+        def work(tx: Transaction) -> tuple[int, Model]:
+            put_model(tx, "team/stays", "latest", "m0")
+            before = tx.last_change()
+            gone = put_model(tx, "team/gone", "latest", "m1")
+            put_model(tx, "team/moved", "latest", "m1")
+            put_model(tx, "team/moved", "latest", "m2", now=2)
+            tx.delete_tag(gone.repository.id, "latest")
+            moved = next(model for model in tx.models() if "moved" in model.tag.model.short)
+            return before, moved
+
+        before, moved = await catalog.write(work)
+        gone_name, moved_name = named("team/gone", "team/moved")
+        changes = await catalog.read(lambda tx: tx.model_changes(before))
+        assert changes == [ModelChange(moved_name, moved), ModelChange(gone_name, None)]
+        last = await catalog.read(lambda tx: tx.last_change())
+        assert last > before
+        assert await catalog.read(lambda tx: tx.model_changes(last)) == []
+
+    async def test_a_model_spelt_anew_is_told_as_gone_and_come(self, catalog: Catalog) -> None:
+        def work(tx: Transaction) -> list[ModelChange]:
+            old = put_model(tx, "team/M", "latest")
+            tx.delete_manifest(old.repository.id, old.digest)
+            put_model(tx, "team/m", "latest")
+            return tx.model_changes(0)
+
+        gone, come = await catalog.write(work)
+        assert (gone.name.short, gone.model) == ("team/M:latest", None)
+        assert come.model is not None
+        assert come.name == come.model.tag.model == ModelName.parse("team/m")
+
+    async def test_each_part_of_a_name_takes_its_first_living_spelling(
+        self, catalog: Catalog
+    ) -> None:
+        def work(tx: Transaction) -> list[str]:
+            def spelt(text: str) -> str:
+                return str(tx.known_spelling(ModelName.parse(text)))
+
+            first = put_model(tx, "Team/Foo", "Q4", "m1", now=1)
+            put_model(tx, "other/FOO", "q4", "m2", now=2)
+            answers = [spelt("x/foo:Q4"), spelt("TEAM/new"), spelt("foo")]
+            tx.delete_tag(first.repository.id, "q4")
+            return [*answers, spelt("x/foo:Q4"), spelt("team/foo")]
+
+        host = "registry.ollama.ai"
+        assert await catalog.write(work) == [
+            f"{host}/x/Foo:Q4",
+            f"{host}/Team/new:latest",
+            f"{host}/library/Foo:latest",
+            f"{host}/x/FOO:q4",
+            f"{host}/team/FOO:latest",
+        ]
+
+    async def test_a_spelling_lives_as_long_as_one_tag_bears_it(self, catalog: Catalog) -> None:
+        def work(tx: Transaction) -> list[str]:
+            name = ModelName.parse("TEAM/foo")
+            first = put_model(tx, "Team/a", "latest")
+            put_model(tx, "Team/b", "latest")
+            put_model(tx, "Team/b", "latest", "moved")  # not one more use
+            answers = [tx.known_spelling(name).namespace]
+            tx.delete_tag(first.repository.id, "latest")
+            answers.append(tx.known_spelling(name).namespace)
+            tx.delete_manifest(tx.put_repository(RepositoryName("team/b")).id, digest("moved"))
+            return [*answers, tx.known_spelling(name).namespace]
+
+        assert await catalog.write(work) == ["Team", "Team", "TEAM"]
+
+    async def test_the_models_folder_is_told_the_last_change_of_each_name(
+        self, catalog: Catalog
+    ) -> None:
+        def work(tx: Transaction) -> None:
+            put_model(tx, "team/a", "latest", "one")
+            put_model(tx, "team/b", "latest", "one")
+            put_model(tx, "team/a", "latest", "two")
+            gone = put_model(tx, "team/c", "latest", "three")
+            tx.delete_manifest(gone.repository.id, gone.digest)
+
+        await catalog.write(work)
+        changes = await catalog.read(lambda tx: tx.folder_changes(10))
+        assert [(change.name.short, change.body) for change in changes] == [
+            ("team/b:latest", b"one"),
+            ("team/a:latest", b"two"),
+            ("team/c:latest", None),
+        ]
+        assert await catalog.read(lambda tx: tx.folder_changes(1)) == changes[:1]
+        await catalog.write(lambda tx: tx.forget_folder_changes(changes[1].id))
+        assert await catalog.read(lambda tx: tx.folder_changes(10)) == changes[2:]
+
+    async def test_a_change_made_while_the_folder_is_written_is_not_forgotten(
+        self, catalog: Catalog
+    ) -> None:
+        await catalog.write(lambda tx: put_model(tx, "team/a", "latest", "one"))
+        (seen,) = await catalog.read(lambda tx: tx.folder_changes(10))
+        await catalog.write(lambda tx: put_model(tx, "team/a", "latest", "two"))
+        await catalog.write(lambda tx: tx.forget_folder_changes(seen.id))
+        (left,) = await catalog.read(lambda tx: tx.folder_changes(10))
+        assert left.body == b"two"
+
+    async def test_a_model_replaced_by_something_else_leaves_the_folder(
+        self, catalog: Catalog
+    ) -> None:
+        def work(tx: Transaction) -> None:
+            tag = put_model(tx, "team/a", "latest")
+            tx.put_manifest(tag.repository.id, manifest("plain"), 2)
+            tx.put_tag(tag.repository.id, "latest", digest("plain"), 2)
+            assert tx.find_model(tag.model) is None
+            (change,) = tx.folder_changes(10)
+            assert change.body is None
+
+        await catalog.write(work)

@@ -1,0 +1,130 @@
+"""Migrations and tables agree; up, down, several processes at once, newer schemas."""
+
+import sqlite3
+import stat
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from registry.adapters import migrate
+from registry.adapters.catalog_sql import open_catalog, resolve
+from registry.adapters.tables import metadata
+from registry.core.errors import OperationFailed, Unavailable
+from tests.support.catalog_rows import put_model
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "new" / "registry.db"
+
+
+def schema(file: Path) -> dict[str, list[str]]:
+    """The clauses of every table and index; their order in the text means nothing."""
+    with closing(sqlite3.connect(file)) as connection:
+        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+        return {
+            name: sorted(" ".join(clause.split()) for clause in sql.replace(")", ",").split(","))
+            for name, sql in rows
+            if not name.startswith(("alembic", "sqlite"))
+        }
+
+
+def test_the_migrations_make_the_tables_of_the_code(file: Path) -> None:
+    migrate.upgrade(resolve("", file))
+    engine = create_engine(resolve("", file))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_they_make_the_very_indexes_and_constraints(file: Path, tmp_path: Path) -> None:
+    """The comparison above sees no partial index, no cascade and no `WITHOUT ROWID`."""
+    migrate.upgrade(resolve("", file))
+    direct = tmp_path / "direct.db"
+    engine = create_engine(resolve("", direct))
+    metadata.create_all(engine)
+    engine.dispose()
+    assert schema(file) == schema(direct)
+
+
+def test_an_upgrade_is_repeatable_and_keeps_to_itself(file: Path) -> None:
+    migrate.upgrade(resolve("", file))
+    migrate.upgrade(str(resolve("", file)))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.anyio
+async def test_down_and_up_again_with_data(file: Path) -> None:
+    url = resolve("", file)
+    for _ in range(2):
+        migrate.upgrade(url)
+        catalog = open_catalog("", file)
+        await catalog.write(lambda tx: put_model(tx, "team/m", "latest"))
+        assert len(await catalog.scan(lambda tx: tx.models())) == 1
+        await catalog.close()
+        migrate.downgrade(url, "base")
+        assert schema(file) == {}
+
+
+def test_a_newer_schema_is_refused_and_left_alone(file: Path) -> None:
+    migrate.upgrade(resolve("", file))
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    before = schema(file)
+    for change in (migrate.upgrade, lambda url: migrate.downgrade(url, "base")):
+        with pytest.raises(OperationFailed) as caught:
+            change(resolve("", file))
+        assert "9999" in str(caught.value)
+        assert "newer version" in str(caught.value)
+    assert schema(file) == before
+
+
+def test_a_step_that_fails_leaves_nothing_behind(file: Path) -> None:
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE upload (something_else)")  # the last one to be made
+    before = schema(file)
+    with pytest.raises(Unavailable) as caught:
+        migrate.upgrade(resolve("", file))
+    assert str(file) not in str(caught.value)
+    assert schema(file) == before
+
+
+@pytest.mark.parametrize("what", ["folder", "garbage"])
+def test_what_cannot_be_a_database_is_said_so(file: Path, what: str) -> None:
+    file.parent.mkdir()
+    if what == "folder":
+        file.mkdir()
+    else:
+        file.write_bytes(b"garbage" * 1000)
+    with pytest.raises(Unavailable) as caught:
+        migrate.upgrade(resolve("", file))
+    assert str(file) not in str(caught.value)
+
+
+def test_processes_that_start_at_once_all_succeed(file: Path) -> None:
+    code = (
+        "import sys, asyncio; from pathlib import Path\n"
+        "from registry.adapters import migrate\n"
+        "from registry.adapters.catalog_sql import open_catalog, resolve\n"
+        "async def main():\n"
+        "    catalog = open_catalog('', Path(sys.argv[1]))\n"
+        "    await catalog.check()\n"
+        "    await catalog.close()\n"
+        "migrate.upgrade(resolve('', Path(sys.argv[1])))\n"
+        "asyncio.run(main())\n"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, str(file)], stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    assert [process.communicate()[1] for process in started] == [""] * 4
+    assert [process.returncode for process in started] == [0] * 4
