@@ -33,6 +33,17 @@ class Limits(BaseModel):
     shutdown_s: float = Field(20.0, description="running transfers get so long at SIGTERM")
 
 
+class Credentials(BaseModel):
+    """Life and limits of what callers prove themselves with."""
+
+    token_s: int = Field(3_600, description="life of a registry token")
+    session_s: int = Field(43_200, description="life of a sign-in on the page")
+    code_s: int = Field(900, description="life of a one-time code or link")
+    skew_s: int = Field(300, description="clocks of clients may be off by so much")
+    tries_per_minute: int = Field(10, description="failed sign-ins per address and per account")
+    tokens_per_minute: int = Field(600, description="token requests per address")
+
+
 class Retention(BaseModel):
     """How long bytes that no model refers to are kept."""
 
@@ -84,21 +95,31 @@ class Settings(BaseSettings):
     upstream_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="hosts, host:ports or networks that pull and push may reach though private"
     )
+    auth: bool = Field(False, description="callers need an account, except for what is public")
+    blob_base_url: str = Field("", description="second host name of this service for direct URLs")
+    tls_cert: str = Field(
+        "", description="certificate file (PEM chain); read again when it changes"
+    )
+    tls_key: str = Field("", description="private key file of the certificate")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="addresses or networks whose X-Forwarded-For and -Proto are believed"
+    )
     no_auth: bool = Field(False, description="listen on other than loopback without authentication")
     log_level: str = Field("info", description="debug, info, warning or error")
     log_json: bool = Field(False, description="log lines as JSON")
     direct_url_s: int = Field(86_400, description="life of a signed URL of a blob")
     cloud_disabled: bool = Field(False, description="refuse names of the hosted service")
+    credentials: Credentials = Credentials()
     limits: Limits = Limits()
     retention: Retention = Retention()
     upstream: Upstream = Upstream()
 
-    @field_validator("origins", "upstream_allow", mode="before")
+    @field_validator("origins", "upstream_allow", "trusted_proxies", mode="before")
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         return _comma_list(value)
 
-    @field_validator("external_url")
+    @field_validator("external_url", "blob_base_url")
     @classmethod
     def _no_slash(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):

@@ -1,8 +1,8 @@
 """What the catalog keeps of people, keys and rights; part of the same transactions as the rest.
 
-`AccountReader` and `AccountWriter` are mixed into `Reader` and `Transaction`. Secrets never lie here:
-passwords are argon2id hashes, API keys, sessions and codes are SHA-256 digests of random texts.
-Times are integer nanoseconds since the epoch; None means never.
+`AccountReader` and `AccountWriter` are mixed into `Reader` and `Transaction`. Secrets never lie
+here: passwords are argon2id hashes, API keys, sessions and codes are SHA-256 digests of random
+texts. Times are integer nanoseconds since the epoch; None means never.
 """
 
 from collections.abc import Sequence
@@ -84,8 +84,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A one-time code or link. `purpose`: `setup` makes the first admin, `key` attaches `subject`
-    (a public key) to whoever confirms, `node` attaches the caller's key to `account_id`.
+    """A one-time code or link.
+
+    `purpose`: `setup` makes the first admin, `key` attaches `subject` (a public key) to whoever
+    confirms, `node` attaches the key of whoever brings the code to `account_id`.
     """
 
     sha256: str
