@@ -7,6 +7,7 @@ Source: the Go language specification, "String literals"; package documentation 
 """
 
 import math
+import re
 
 _ESCAPES = {7: "\\a", 8: "\\b", 12: "\\f", 10: "\\n", 13: "\\r", 9: "\\t", 11: "\\v", 92: "\\\\"}
 _SIMPLE = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92}
@@ -14,10 +15,19 @@ _HEX_LENGTH = {"x": 2, "u": 4, "U": 8}
 _HEX = frozenset("0123456789abcdefABCDEF")
 _OCTAL = frozenset("01234567")
 _HIGHEST = 0x10FFFF
+_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _SPACES = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
 )
+
+
+def raw_bytes(text: str) -> bytes:
+    """UTF-8 of `text`; a lone surrogate that stands for a byte becomes it, others are replaced."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return _HALF.sub("\ufffd", text).encode("utf-8", "surrogateescape")
 
 
 def trim_space(text: str) -> str:
@@ -75,7 +85,7 @@ def _unescaped(body: str) -> str | None:
         plain = body[at:] if stop < 0 else body[at:stop]
         if '"' in plain:
             return None
-        parts.append(plain.encode("utf-8", "surrogateescape"))
+        parts.append(raw_bytes(plain))
         if stop < 0:
             break
         escape = read_escape(body, stop, '"')

@@ -57,6 +57,7 @@ class GoTemplate:
 
     text: str
     tree: Templates
+    mentions_output: bool  # of `.Messages` and `.Response` at least one occurs in it
     variables: frozenset[str]  # lower case, those of variables with their dollar
     thinking_tags: tuple[str, str]  # both empty if the template shows no thinking
     tool_marker: str  # printed before a tool call; `{` if nothing tells it from other JSON
@@ -71,9 +72,11 @@ class GoTemplate:
         """
         tree = parse(text)
         names = {name.lower() for name in _names(tree)}
-        if not names & {"messages", "response"}:
+        mentions_output = bool(names & {"messages", "response"})
+        if not mentions_output:
             names.add("response")  # appended when rendering
-        return cls(text, tree, frozenset(names), _thinking_tags(tree.main), _marker(tree.main))
+        tags, marker = _thinking_tags(tree.main), _marker(tree.main)
+        return cls(text, tree, mentions_output, frozenset(names), tags, marker)
 
     @property
     def capabilities(self) -> tuple[str, ...]:
