@@ -19,9 +19,11 @@ from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog, Freed, Reader, Tag, Transaction
 from registry.services.gguf_facts import read_arrays
 from registry.services.housekeeping import Housekeeping
+from registry.services.kept import Kept
 from registry.services.manifests import Manifests, take_apart
 
 _CACHED_PARTS = 512
+_SHOWN_BYTES = 64 << 20
 
 
 class Models:
@@ -41,6 +43,7 @@ class Models:
         self._housekeeping = housekeeping
         self._clock = clock
         self._parts: dict[Digest, Parts] = {}
+        self._shown = Kept(_SHOWN_BYTES)
 
     async def find(self, name: ModelName) -> Tag | None:
         """The model's tag, whatever the case of its name."""
@@ -91,6 +94,20 @@ class Models:
         answer |= {"capabilities": capabilities} if capabilities else {}
         answer |= {"requires": config.requires} if config.requires else {}
         return answer
+
+    async def shown(self, tag: Tag, word: Callable[[dict[str, Any]], bytes]) -> bytes:
+        """The plain answer of show as `word` puts it, kept ready.
+
+        A tag read from the catalog names all that the answer is made of: spelling, time, manifest.
+
+        Raises:
+            ModelUnknown: see `show`.
+        """
+        found = self._shown.get(tag)
+        if found is None:
+            found = word(await self.show(tag))
+            self._shown.put(tag, found)
+        return found
 
     async def _weights(self, parts: Parts, verbose: bool) -> dict[str, Any]:
         """What the GGUF headers say: model_info, projector_info, tensors."""

@@ -1,7 +1,6 @@
 """Answers as the Ollama API gives them: compact JSON, its content types, its times."""
 
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from starlette.responses import Response
@@ -29,11 +28,21 @@ def empty_response(status: int = 200) -> Response:
 def rfc3339(ns: int) -> str:
     """A time in the server's zone, with up to nine fractional digits, trailing zeros trimmed."""
     seconds, fraction = divmod(ns, 1_000_000_000)
-    local = datetime.fromtimestamp(seconds, UTC).astimezone()
-    text = local.strftime("%Y-%m-%dT%H:%M:%S")
-    digits = f".{fraction:09d}".rstrip("0").rstrip(".")
-    zone = local.strftime("%z")
-    return text + digits + ("Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}")
+    local = time.localtime(seconds)
+    digits = f".{fraction:09d}".rstrip("0") if fraction else ""
+    # formatted by hand: strftime alone would take longer than all the rest of a list's entry
+    return (
+        f"{local.tm_year:04d}-{local.tm_mon:02d}-{local.tm_mday:02d}"
+        f"T{local.tm_hour:02d}:{local.tm_min:02d}:{local.tm_sec:02d}{digits}"
+        f"{_zone(local.tm_gmtoff)}"
+    )
+
+
+def _zone(seconds: int) -> str:
+    if not seconds:
+        return "Z"
+    hours, minutes = divmod(abs(seconds) // 60, 60)
+    return f"{'-' if seconds < 0 else '+'}{hours:02d}:{minutes:02d}"
 
 
 def utc_now(ns: int) -> str:

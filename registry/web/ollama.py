@@ -4,6 +4,7 @@ Source: the public API documentation; spec ollama-api 2, 4-8, 10, 11, 13.
 """
 
 import re
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -19,6 +20,7 @@ from registry.core.errors import (
     SizeInvalid,
     TooLarge,
 )
+from registry.core.gojson import dumps
 from registry.core.gotext import quote
 from registry.core.layering import Recipe, check_files
 from registry.core.modelref import parse_reference, pull_name
@@ -96,13 +98,18 @@ async def show(request: Request) -> Response:
     tag = await services(request).models.find(name)
     if tag is None:
         raise ModelUnknown(f"model '{name.short}' not found")
-    answer = await services(request).models.show(
-        tag, system=ask.system, options=ask.options, verbose=ask.verbose
-    )
-    if request.headers.get("user-agent", "").startswith("GitHubCopilotChat/"):
+
+    def worded(answer: dict[str, Any]) -> bytes:
+        return dumps({**answer, "modified_at": rfc3339(tag.updated_at)})
+
+    models = services(request).models
+    for_copilot = request.headers.get("user-agent", "").startswith("GitHubCopilotChat/")
+    if not (ask.system or ask.options or ask.verbose or for_copilot):
+        return bytes_response(await models.shown(tag, worded))
+    answer = await models.show(tag, system=ask.system, options=ask.options, verbose=ask.verbose)
+    if for_copilot:
         answer["model_info"] = {**answer["model_info"], "general.basename": ask.model}
-    answer["modified_at"] = rfc3339(tag.updated_at)
-    return json_response(answer)
+    return bytes_response(worded(answer))
 
 
 async def create(request: Request) -> Response:
