@@ -7,7 +7,7 @@ template: merging of neighbours, the loop of old templates, where the last turn 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any
+from typing import Any, TypeGuard
 
 from registry.core.gotemplate.interpreter import run
 from registry.core.gotemplate.tree import (
@@ -20,10 +20,11 @@ from registry.core.gotemplate.tree import (
     Operand,
     Pipe,
 )
-from registry.core.gotemplate.values import Map, Slice, Struct, Style, Value, from_json
+from registry.core.gotemplate.values import Map, Slice, Struct, Style, Value, failure, from_json
 from registry.core.template import GoTemplate
 
 _RESPONSE = Action(Pipe((Command((Field(("Response",)),)),)))
+_NESTING_LIMIT = 30
 _MESSAGE_FIELDS = ("Role", "Content", "Thinking", "Images", "ToolCalls", "ToolName", "ToolCallID")
 
 
@@ -67,7 +68,7 @@ def render(template: GoTemplate, turn: Turn, today: date) -> str:
     messages = _merged(turn.messages)
     if "messages" in template.variables:
         system = "\n\n".join(
-            str(message.get("content", ""))
+            _text(message, "content")
             for message in turn.messages
             if message.get("role") == "system"
         )
@@ -88,7 +89,7 @@ def _merged(messages: Sequence[Mapping[str, Any]]) -> list[_Message]:
     """Neighbours of one role as one message, a blank line between them; not those of tools."""
     merged: list[_Message] = []
     for message in messages:
-        role, content = str(message.get("role", "")), str(message.get("content", ""))
+        role, content = _text(message, "role"), _text(message, "content")
         if merged and merged[-1].role == role != "tool":
             merged[-1].content += "\n\n" + content
         else:
@@ -162,8 +163,35 @@ def _cut_pipe(pipe: Pipe) -> tuple[Pipe | None, bool]:
     return replace(pipe, commands=tuple(commands)), found
 
 
-def _list(items: Sequence[Value] | None) -> Slice:
-    return Slice(tuple(items or ()), is_nil=not items)
+def _list(items: Sequence[Value]) -> Slice:
+    return Slice(tuple(items), is_nil=not items)
+
+
+# What a client sent may have any shape; what does not fit reads as absent.
+
+
+def _text(data: Mapping[str, Any], key: str) -> str:
+    value = data.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _object(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _objects(data: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    value = data.get(key)
+    return [item for item in value if isinstance(item, Mapping)] if _is_list(value) else []
+
+
+def _texts(data: Mapping[str, Any], key: str) -> list[str]:
+    value = data.get(key)
+    return [item for item in value if isinstance(item, str)] if _is_list(value) else []
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, list | tuple)
 
 
 def _message(message: _Message) -> Struct:
@@ -171,25 +199,25 @@ def _message(message: _Message) -> Struct:
     fields: dict[str, Value] = {
         "Role": message.role,
         "Content": message.content,
-        "Thinking": str(source.get("thinking") or ""),
-        "Images": _list(source.get("images")),
-        "ToolCalls": _list([_call(call) for call in source.get("tool_calls") or ()]),
-        "ToolName": str(source.get("tool_name") or ""),
-        "ToolCallID": str(source.get("tool_call_id") or ""),
+        "Thinking": _text(source, "thinking"),
+        "Images": _list(_texts(source, "images")),
+        "ToolCalls": _list([_call(call) for call in _objects(source, "tool_calls")]),
+        "ToolName": _text(source, "tool_name"),
+        "ToolCallID": _text(source, "tool_call_id"),
     }
     return Struct("message", fields, {name: name for name in _MESSAGE_FIELDS})
 
 
 def _call(call: Mapping[str, Any]) -> Struct:
-    function = call.get("function") or {}
-    arguments = function.get("arguments") or {}
+    function = _object(call, "function")
+    index = function.get("index")
     fields = {
-        "Index": int(function.get("index") or 0),
-        "Name": str(function.get("name") or ""),
-        "Arguments": replace(from_json(dict(arguments)), style=Style.JSON),
+        "Index": index if isinstance(index, int) else 0,
+        "Name": _text(function, "name"),
+        "Arguments": replace(from_json(_object(function, "arguments")), style=Style.JSON),
     }
     called = Struct("called", fields, {name: name for name in fields})
-    outer = {"ID": str(call.get("id") or ""), "Function": called}
+    outer = {"ID": _text(call, "id"), "Function": called}
     return Struct("call", outer, {name: name for name in outer})
 
 
@@ -199,20 +227,20 @@ def _tools(tools: Sequence[Mapping[str, Any]] | None) -> Slice:
 
 
 def _tool(tool: Mapping[str, Any]) -> Struct:
-    function = tool.get("function") or {}
+    function = _object(tool, "function")
     described = Struct(
         "function",
         {
-            "Name": str(function.get("name") or ""),
-            "Description": str(function.get("description") or ""),
-            "Parameters": _parameters(function.get("parameters") or {}),
+            "Name": _text(function, "name"),
+            "Description": _text(function, "description"),
+            "Parameters": _parameters(_object(function, "parameters")),
         },
         {"Name": "name", "Description": "description", "Parameters": "parameters"},
     )
     return Struct(
         "tool",
         {
-            "Type": str(tool.get("type") or ""),
+            "Type": _text(tool, "type"),
             "Items": from_json(tool.get("items")),
             "Function": described,
         },
@@ -225,11 +253,11 @@ def _parameters(parameters: Mapping[str, Any]) -> Struct:
     return Struct(
         "parameters",
         {
-            "Type": str(parameters.get("type") or ""),
+            "Type": _text(parameters, "type"),
             "Defs": from_json(parameters.get("$defs")),
             "Items": from_json(parameters.get("items")),
-            "Required": _list(parameters.get("required")),
-            "Properties": _properties(parameters.get("properties") or {}, Style.JSON),
+            "Required": _list(_texts(parameters, "required")),
+            "Properties": _properties(parameters, 0),
         },
         {
             "Type": "type",
@@ -242,8 +270,9 @@ def _parameters(parameters: Mapping[str, Any]) -> Struct:
     )
 
 
-def _properties(properties: Mapping[str, Any], style: Style) -> Map:
-    return Map({name: _property(item) for name, item in properties.items()}, style)
+def _properties(data: Mapping[str, Any], depth: int) -> Map:
+    properties = _object(data, "properties")
+    return Map({name: _property(properties, name, depth) for name in properties}, Style.JSON)
 
 
 _PROPERTY_NAMES = {
@@ -257,15 +286,22 @@ _PROPERTY_NAMES = {
 }
 
 
-def _property(data: Mapping[str, Any]) -> Struct:
-    kinds = data.get("type") or ()
+def _property(properties: Mapping[str, Any], name: str, depth: int) -> Struct:
+    if depth > _NESTING_LIMIT:
+        raise failure(f"a property nested deeper than {_NESTING_LIMIT} levels")
+    data = _object(properties, name)
+    alternatives = [_property({"": item}, "", depth + 1) for item in _objects(data, "anyOf")]
+    enum = data.get("enum")
+    kind = data.get("type")
     fields: dict[str, Value] = {
-        "AnyOf": _list([_property(item) for item in data.get("anyOf") or ()]),
-        "Type": Slice((kinds,) if isinstance(kinds, str) else tuple(kinds), Style.TYPE),
+        "AnyOf": _list(alternatives),
+        "Type": Slice(
+            (kind,) if isinstance(kind, str) else tuple(_texts(data, "type")), Style.TYPE
+        ),
         "Items": from_json(data.get("items")),
-        "Description": str(data.get("description") or ""),
-        "Enum": _list([from_json(item) for item in data.get("enum") or ()]),
-        "Properties": _properties(data.get("properties") or {}, Style.JSON),
-        "Required": _list(data.get("required")),
+        "Description": _text(data, "description"),
+        "Enum": _list([from_json(item) for item in enum] if _is_list(enum) else []),
+        "Properties": _properties(data, depth + 1),
+        "Required": _list(_texts(data, "required")),
     }
     return Struct("property", fields, _PROPERTY_NAMES, frozenset(fields))

@@ -53,15 +53,15 @@ def read_complex(text: str) -> Number:
     split = max(text.rfind("+", 1), text.rfind("-", 1))
     if text[split - 1] in "eEpP":
         split = max(text.rfind("+", 1, split), text.rfind("-", 1, split))
-    real, imaginary = (_complex_part(part) for part in (text[:split], text[split:-1]))
+    if text[split:] in ("+i", "-i"):
+        raise TemplateInvalid("syntax error scanning complex number")
+    real, imaginary = _complex_part(text[:split]), _complex_part(text[split:-1])
     return Number(text, complex(real, imaginary))
 
 
 def _complex_part(text: str) -> float:
     value = _float(text)
     if value is None:
-        if text == "+":
-            raise TemplateInvalid("syntax error scanning complex number")
         is_long = _DECIMAL.fullmatch(_SEPARATOR.sub("", text))
         reason = "value out of range" if is_long else "invalid syntax"
         raise TemplateInvalid(f"strconv.ParseFloat: parsing {quote(text)}: {reason}")

@@ -89,6 +89,39 @@ def test_a_property_of_alternatives_prints_them() -> None:
     )
 
 
+def test_what_has_the_wrong_shape_reads_as_absent() -> None:
+    wrong = {"role": 1, "content": None, "tool_calls": [1, {"function": {"index": "x"}}]}
+    tools = [{"function": {"parameters": {"properties": {"p": 5, "q": {"type": [1, "null"]}}}}}]
+    text = "{{ range .Messages }}({{ .Role }}{{ .Content }}{{ .ToolCalls }}){{ end }}"
+    text += "{{ range .Tools }}{{ .Function.Parameters.Properties }}{{ end }}"
+    called = '[{"ID":"","Function":{"Index":0,"Name":"","Arguments":{}}}]'
+    shown = f'({called}){{"p":{{}},"q":{{"type":"null"}}}}'
+    assert (
+        prompt(
+            text,
+            Turn(
+                messages=[
+                    wrong,
+                ],
+                tools=tools,
+            ),
+        )
+        == shown
+    )
+    odd: list[dict[str, Any]] = [{"function": 1}, {"function": {"parameters": {"properties": []}}}]
+    assert prompt("{{ len .Tools }}{{ .Messages }}", Turn(tools=odd)) == "2[]"
+
+
+@pytest.mark.parametrize("key", ["properties", "anyOf"])
+def test_properties_nested_without_end_are_refused(key: str) -> None:
+    inner: dict[str, Any] = {}
+    for _ in range(500):
+        inner = {"properties": {"p": inner}} if key == "properties" else {"anyOf": [inner]}
+    tools = [{"function": {"parameters": {"properties": {"p": inner}}}}]
+    with pytest.raises(OperationFailed, match="nested deeper"):
+        prompt("{{ .Messages }}", Turn(tools=tools))
+
+
 @pytest.mark.parametrize(
     ("text", "left"),
     [
