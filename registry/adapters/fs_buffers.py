@@ -16,7 +16,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 BLOCK = 4096  # what O_DIRECT wants of addresses, offsets and lengths on every disk in use
-_KEPT = 8  # free buffers kept for the next upload; the others go back to the system
+_KEPT = 12  # free buffers kept for the next upload; the others go back to the system
 _TURN = 8  # jobs of one lane before its thread looks after another lane
 
 
@@ -46,11 +46,15 @@ class BufferPool:
         self._left = count
         self._free: list[Buffer] = []
         self._waiting: deque[asyncio.Future[Buffer]] = deque()
+        self._spare: dict[object, Callable[[], None]] = {}
 
-    @property
-    def wanted(self) -> bool:
-        """Whether someone waits for a buffer."""
-        return bool(self._waiting)
+    def can_spare(self, owner: object, give_back: Callable[[], None]) -> None:
+        """`owner` holds a buffer it is not filling right now: `give_back` when others want one."""
+        self._spare[owner] = give_back
+
+    def cannot_spare(self, owner: object) -> None:
+        """It is filling it again, or has none."""
+        self._spare.pop(owner, None)
 
     async def acquire(self) -> Buffer:
         """A buffer; waits while all are out."""
@@ -60,6 +64,8 @@ class BufferPool:
             if self._left:
                 self._left -= 1
                 return Buffer(self.size)
+        if self._spare:
+            self._spare.pop(next(iter(self._spare)))()
         turn: asyncio.Future[Buffer] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:

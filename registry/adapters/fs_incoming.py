@@ -94,6 +94,8 @@ class FsIncoming:
             # Bytes lie in the buffer as they will in the file's blocks: O_DIRECT asks for that.
             self._start = self._fill = self._size % BLOCK
             self._check()
+        else:
+            self._workshop.pool.cannot_spare(self)
         self._borrowed = True
         return self._current.view[self._fill :]
 
@@ -103,9 +105,11 @@ class FsIncoming:
         self._touched = True
         self._fill += size
         self._size += size
-        if self._fill == self._workshop.pool.size:
+        if self._fill in {self._start, self._workshop.pool.size}:
             self._pass_on()
-        elif self._timer is None:
+            return
+        self._workshop.pool.can_spare(self, self._pass_on)
+        if self._timer is None:
             self._timer = self._loop.call_later(_IDLE_S, self._tick)
 
     async def receive(self, body: Body) -> int:
@@ -256,6 +260,7 @@ class FsIncoming:
         buffer, self._current = self._current, None
         if buffer is None:
             return
+        self._workshop.pool.cannot_spare(self)
         if self._fill == self._start:
             self._workshop.pool.release(buffer)
             return
@@ -273,11 +278,11 @@ class FsIncoming:
         self._progress.set()
 
     def _tick(self) -> None:
-        """Give the buffer back if its bytes come slowly, or if others wait for one."""
+        """Give the buffer back if its bytes come slowly."""
         self._timer = None
         if self._current is None:
             return
-        if not self._borrowed and (not self._touched or self._workshop.pool.wanted):
+        if not self._borrowed and not self._touched:
             self._pass_on()
             return
         self._touched = False
@@ -291,6 +296,7 @@ class FsIncoming:
             self._timer.cancel()
             self._timer = None
         if buffer is not None:
+            self._workshop.pool.cannot_spare(self)
             self._workshop.pool.release(buffer)
 
     def _undo(self, size: int, saved: list[Running | None]) -> None:

@@ -15,10 +15,13 @@ from registry.ports.blobs import Sink
 from registry.server.chunks import ChunkDecoder
 
 _PIECE = 1 << 20  # worth waking up for
+_PATIENCE_S = 1.0  # for a good piece; a trickle is taken as it comes then
 _EAGER_S = 0.002  # chunked: the end may be here already, smaller than a piece
 _EAGER_FROM = 256 << 10  # a chunked sender that fast is worth waiting for pieces of
 _CAREFUL = 64 << 10  # read at once from a sender of tiny chunks, whose framing keeps the loop busy
 _TINY = 512
+
+_NOTHING = memoryview(b"")
 
 GONE = "the sender went away before the body was complete"
 SILENT = "the sender was silent for too long"
@@ -52,6 +55,16 @@ class Wire:
         finally:
             self._waiting = None
             timer.cancel()
+
+    def is_dry(self) -> bool:
+        """Whether there is nothing to read, not even an end."""
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def read_into(self, view: memoryview) -> int | None:
         """Read what is here; 0: the sender has gone; None: nothing is here.
@@ -91,8 +104,8 @@ class Framing(Protocol):
     def done(self) -> bool:
         """Whether the body is complete."""
 
-    def pace(self) -> tuple[int, float | None]:
-        """How many bytes to be woken for, and for how long to wait; None: the idle limit."""
+    def pace(self) -> tuple[int, float]:
+        """How many bytes to be woken for, and after how long to look for fewer."""
 
     def room(self, view: memoryview) -> memoryview:
         """The part of a buffer that may be read into."""
@@ -113,9 +126,9 @@ class Counted:
         """Whether the body is complete."""
         return self._left == 0
 
-    def pace(self) -> tuple[int, float | None]:
+    def pace(self) -> tuple[int, float]:
         """A good piece, or the rest."""
-        return min(_PIECE, self._left), None
+        return min(_PIECE, self._left), _PATIENCE_S
 
     def room(self, view: memoryview) -> memoryview:
         """Never beyond the body's end."""
@@ -141,9 +154,9 @@ class Chunked:
         """Whether the body is complete."""
         return self._decoder.done
 
-    def pace(self) -> tuple[int, float | None]:
+    def pace(self) -> tuple[int, float]:
         """A good piece of a fast sender, but not for long; of a slow one whatever comes."""
-        return (_PIECE, _EAGER_S) if self._fast else (1, None)
+        return (_PIECE, _EAGER_S) if self._fast else (1, _PATIENCE_S)
 
     def room(self, view: memoryview) -> memoryview:
         """All of it, unless the chunks are tiny."""
@@ -168,6 +181,8 @@ class Taken:
         self._limit = limit
         self._idle_s = idle_s
         self._size = 0
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
 
     async def run(self, sock: socket.socket, begun: bytes) -> int:
         """Feed the sink: `begun` first, which the transport had read, then from the socket.
@@ -201,15 +216,20 @@ class Taken:
     async def _more(self, wire: Wire) -> None:
         want, patience_s = self._framing.pace()
         wire.want(want)
-        ready = await wire.readable(patience_s or self._idle_s)
+        ready = await wire.readable(min(patience_s, self._idle_s))
+        now = self._loop.time()
+        if not ready and wire.is_dry():
+            self._framing.took(_NOTHING, 0, ready=False)
+            if now - self._heard >= self._idle_s:
+                raise SizeInvalid(SILENT)
+            return
+        self._heard = now
         buffer = self._framing.room(await self._sink.borrow())
         payload = 0
         try:
             count = wire.read_into(buffer)
             if count == 0:
                 raise SizeInvalid(GONE)
-            if count is None and not ready and patience_s is None:
-                raise SizeInvalid(SILENT)
             payload = self._framing.took(buffer, count or 0, ready=ready)
         finally:
             await self._sink.fill(payload)
