@@ -64,10 +64,10 @@ class BufferPool:
             if self._left:
                 self._left -= 1
                 return Buffer(self.size)
-        if self._spare:
-            self._spare.pop(next(iter(self._spare)))()
         turn: asyncio.Future[Buffer] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
+        if self._spare:
+            self._spare.pop(next(iter(self._spare)))()
         try:
             return await turn
         except asyncio.CancelledError:
