@@ -16,6 +16,8 @@ from registry.server.extensions import ZERO_COPY
 from registry.server.zerocopy import FileSender
 
 _CONTROLS = bytes([*range(9), *range(10, 32), 127])  # all but the tab
+_CLOSE = (b"connection", b"close")  # else the client may use the connection again
+_LINGER_S = 0.5  # as Go's own server waits
 _FRAMING = frozenset({b"connection", b"transfer-encoding"})
 
 
@@ -34,6 +36,10 @@ class Connection(Protocol):
 
     def begin_draining(self) -> None:
         """Throw away what comes of the request's body."""
+
+    @property
+    def will_drain(self) -> bool:
+        """Whether the whole body is known to be small enough for that."""
 
     @property
     def can_drain(self) -> bool:
@@ -82,6 +88,8 @@ class Exchange:
         elif not cycle.response_started:
             if cycle.waiting_for_100_continue:  # the client has not begun, and now need not
                 cycle.keep_alive = self._wait_for_body = False
+            elif not self._connection.will_drain:
+                message = {**message, "headers": [*message.get("headers", ()), _CLOSE]}
             await cycle.send(message)
         elif message.get("more_body", False) or not self._wait_for_body:
             await cycle.send(message)
@@ -124,8 +132,14 @@ class Exchange:
                 while cycle.more_body and not cycle.disconnected and connection.can_drain:
                     cycle.message_event.clear()
                     await cycle.message_event.wait()
-        if cycle.more_body:
-            cycle.keep_alive = False
+        if not cycle.more_body:
+            return
+        cycle.keep_alive = False
+        if not cycle.disconnected:
+            # Go's client takes up to 50 ms from reading the answer to handing it on, and reports
+            # a reset in between instead: so stop reading, and close only when it has had time.
+            connection.flow.pause_reading()
+            await asyncio.sleep(_LINGER_S)
 
     async def _zero_copy(self, message: Any) -> None:
         cycle = self._cycle

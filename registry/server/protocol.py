@@ -242,6 +242,12 @@ class LibraryProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
 
     @property
+    def will_drain(self) -> bool:
+        """Whether the whole body is known to be small enough for that."""
+        lengths = [value for name, value in self.scope["headers"] if name == b"content-length"]
+        return bool(lengths) and lengths[0].isdigit() and int(lengths[0]) <= _DRAIN_BYTES
+
+    @property
     def can_drain(self) -> bool:
         """Whether it is worth going on."""
         return self._drained < _DRAIN_BYTES and not self.transport.is_closing()
