@@ -11,20 +11,21 @@ import contextlib
 import io
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
 from registry.adapters.fs_buffers import BufferPool, Lane
-from registry.adapters.fs_files import IncomingFile, Layout, free_bytes, new_key
+from registry.adapters.fs_files import IncomingFile, Layout, Run, free_bytes, new_key
 from registry.adapters.fs_incoming import FsIncoming, Workshop
 from registry.adapters.fs_pieces import Running
+from registry.adapters.fs_small import FsSmall
 from registry.adapters.os_errors import os_errors
 from registry.core.digest import Digest
 from registry.core.errors import BlobUnknown, StorageFull, UploadUnknown
-from registry.ports.blobs import Incoming, Opened
+from registry.ports.blobs import Incoming, Opened, Small
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ _EARLY = 1 << 20  # a size from which room is looked for before the first byte
 class FsOpened:
     """A blob's file, open for reading."""
 
-    def __init__(self, file: io.FileIO, size: int, run: "Run") -> None:
+    def __init__(self, file: io.FileIO, size: int, run: Run) -> None:
         self._file = file
         self._size = size
         self._run = run
@@ -75,17 +76,6 @@ class FsOpened:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
-
-
-class Run:
-    """Calls a blocking function in a thread of the store's."""
-
-    def __init__(self, threads: ThreadPoolExecutor) -> None:
-        self._threads = threads
-
-    def __call__(self, job: Callable[[], T]) -> "asyncio.Future[T]":
-        """Begin it; the future has its result."""
-        return asyncio.get_running_loop().run_in_executor(self._threads, job)
 
 
 class FileBlobStore:
@@ -140,6 +130,10 @@ class FileBlobStore:
             running = None
         self._active.add(key)
         return FsIncoming(self._workshop, path, file, size, running)
+
+    def small(self, contents: Mapping[Digest, bytes]) -> Small:
+        """A few small contents, to be published together."""
+        return FsSmall(self._layout, self._run, contents)
 
     async def open(self, storage_key: str) -> Opened:
         """Open a blob."""

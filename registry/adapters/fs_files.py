@@ -5,14 +5,20 @@ digest's file name or a random key of ours (CVE-2024-37032 was a digest that wal
 folder).
 """
 
+import asyncio
 import ctypes
 import errno
 import os
 import re
 import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from registry.adapters.fs_buffers import BLOCK
+
+T = TypeVar("T")
 
 DIRECT_FROM = 8 << 20  # bytes from which a file is written around the page cache
 _RESERVE_MOST = 256 << 20  # room taken at once: a bigger step would hold the lane up for too long
@@ -22,11 +28,22 @@ _SYNC_FILE_RANGE_WRITE = 2
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _BLOB_NAME = re.compile(r"sha256-[0-9a-f]{64}")
 _KEY = re.compile(r"[0-9a-f]{32}")
-_TEMPORARY = re.compile(r"(?:trash-|link-)?[0-9a-f]{32}")
+_TEMPORARY = re.compile(r"(?:trash-|link-|manifest-)?[0-9a-f]{32}")
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _FALLOCATE = getattr(_LIBC, "fallocate64", None) or getattr(_LIBC, "fallocate", None)
 _SYNC_RANGE = getattr(_LIBC, "sync_file_range", None)
+
+
+class Run:
+    """Calls a blocking function in a thread of the store's."""
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self._threads = threads
+
+    def __call__(self, job: Callable[[], T]) -> "asyncio.Future[T]":
+        """Begin it; the future has its result."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, job)
 
 
 class Layout:
@@ -48,6 +65,10 @@ class Layout:
     def incoming(self, key: str) -> Path | None:
         """The file of bytes on their way in; None for a key that cannot be one."""
         return self.arrivals / key if _KEY.fullmatch(key) else None
+
+    def new_arrival(self) -> Path:
+        """A new name for bytes on their way in."""
+        return self.arrivals / new_key()
 
     def temporary(self, prefix: str) -> Path:
         """A new name in `incoming/` for something in passing: `trash-` or `link-`."""
@@ -89,6 +110,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def begin_writeback(descriptor: int) -> None:
+    """Ask the kernel to begin writing a file to the disk; does not wait for it."""
+    if _SYNC_RANGE is not None:
+        _SYNC_RANGE(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
 
 
 def free_bytes(folder: Path) -> int:

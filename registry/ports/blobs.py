@@ -19,7 +19,7 @@ likewise runs inside a transaction that has just seen that no row mentions the b
 Sizes and offsets are bytes; ranges are half-open `[start, stop)`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 from registry.core.digest import Digest
@@ -109,6 +109,26 @@ class Incoming(Sink, Protocol):
         """`close`, and delete the bytes unless they were published."""
 
 
+class Small(Protocol):
+    """Small contents of our own making that are published together, for less than one by one."""
+
+    @property
+    def keys(self) -> Mapping[Digest, str]:
+        """Their storage keys."""
+
+    async def publish(self) -> None:
+        """Do for all what `create`, `write`, `seal` and `publish` of `Incoming` do for one.
+
+        When it raises, or is cancelled, it has come to an end: some of them may be there.
+
+        Raises:
+            StorageFull: no space for them.
+        """
+
+    def confirm(self) -> None:
+        """Make sure that they are (still) there; synchronous, inside a transaction."""
+
+
 class Opened(Protocol):
     """A blob opened for reading. Stays readable after the blob is removed."""
 
@@ -149,6 +169,9 @@ class BlobStore(Protocol):
         Raises:
             UploadUnknown: the key is not there, or has fewer bytes.
         """
+
+    def small(self, contents: Mapping[Digest, bytes]) -> Small:
+        """A few small contents by their sha256 digests, to be published together."""
 
     async def open(self, storage_key: str) -> Opened:
         """Open a blob.

@@ -294,8 +294,7 @@ class Create:
         self, name: ModelName, made: Plan, prepared: Prepared, *, everything: bool
     ) -> list[Freed]:
         async with Staging(self._catalog, self._store, everything=everything) as staging:
-            for digest, content in made.contents.items():
-                await staging.add(digest, content)
+            await staging.add(made.contents)
             return await self._catalog.write(lambda tx: self._write(tx, name, prepared, staging))
 
     def _write(

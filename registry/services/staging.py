@@ -1,7 +1,7 @@
 """Small blobs of our own making on their way into the store and one transaction.
 
     async with Staging(catalog, store) as staging:
-        await staging.add(digest, content)
+        await staging.add(contents)
         await catalog.write(lambda tx: staging.commit(tx, now))
 
 Contents that are here already are not written again, unless `everything` is asked for, which does
@@ -9,11 +9,12 @@ not depend on others keeping them until the transaction. Leaving the block witho
 what was added.
 """
 
+from collections.abc import Mapping
 from typing import Self
 
 from registry.core.digest import Digest
-from registry.ports.blobs import BlobStore, Incoming
-from registry.ports.catalog import Catalog, Transaction
+from registry.ports.blobs import BlobStore, Small
+from registry.ports.catalog import Catalog, Reader, Transaction
 
 
 class Staging:
@@ -23,46 +24,46 @@ class Staging:
         self._everything = everything
         self._catalog = catalog
         self._store = store
-        self._added: list[tuple[Digest, int, str, Incoming]] = []
+        self._sizes: dict[Digest, int] = {}
+        self._small: Small | None = None
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        try:
-            if kind is not None and self._added:
-                await self._catalog.write(self._undo)
-        finally:
-            for _, _, _, incoming in self._added:
-                await incoming.close()
+        if kind is not None and self._small is not None:
+            await self._catalog.write(self._undo)
 
     def _undo(self, tx: Transaction) -> None:
         """Take published bytes back that nobody else made a blob of meanwhile."""
-        for digest, _, key, _ in self._added:
+        for digest, key in self._small.keys.items() if self._small else ():
             if tx.blob(digest) is None:
                 self._store.remove(key)
 
-    async def add(self, digest: Digest, content: bytes) -> None:
-        """Write `content` into the store, unless it has it and not `everything` is wanted.
+    async def add(self, contents: Mapping[Digest, bytes]) -> None:
+        """Write those into the store that it does not have, or all if `everything` is wanted; once.
 
         Raises:
-            StorageFull: no space for it.
+            StorageFull: no space for them.
         """
-        here = await self._catalog.read(lambda tx: tx.blob(digest))
-        if here is not None and not self._everything:
-            return
-        incoming = await self._store.create(len(content))
-        try:
-            await incoming.write(content)
-            await incoming.seal()
-            key = await incoming.publish(digest)
-        except BaseException:
-            await incoming.discard()
-            raise
-        self._added.append((digest, len(content), key, incoming))
+
+        def absent(tx: Reader) -> dict[Digest, bytes]:
+            return {
+                digest: content
+                for digest, content in contents.items()
+                if self._everything or tx.blob(digest) is None
+            }
+
+        new = await self._catalog.read(absent)
+        if new:
+            self._sizes = {digest: len(content) for digest, content in new.items()}
+            self._small = self._store.small(new)
+            await self._small.publish()
 
     def commit(self, tx: Transaction, now: int) -> None:
         """Make them blobs, inside a transaction."""
-        for digest, size, key, incoming in self._added:
-            incoming.confirm()
-            tx.put_blob(digest, size, key, now)
+        if self._small is None:
+            return
+        self._small.confirm()
+        for digest, key in self._small.keys.items():
+            tx.put_blob(digest, self._sizes[digest], key, now)
