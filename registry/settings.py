@@ -49,6 +49,7 @@ class Retention(BaseModel):
 
     grace_s: int = Field(86_400, description="blobs uploaded and not used by a model")
     lease_s: int = Field(900, description="blobs that a client was told are here")
+    leftover_s: int = Field(3_600, description="bytes that a crash left behind, of no session")
     sweep_every_s: int = Field(600, description="pause between two sweeps")
     prune: bool = Field(True, description="free blobs as soon as their last model is gone")
 

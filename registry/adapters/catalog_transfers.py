@@ -23,6 +23,11 @@ _EXPIRED_UPLOADS = Statement(
     .limit(_P("count"))
 )
 _FETCH = Statement(select(t.fetch).where(t.fetch.c.digest == _P("digest")))
+_INCOMING_KEYS = Statement(
+    select(t.upload.c.storage_key)
+    .where(t.upload.c.state == "open")
+    .union_all(select(t.fetch.c.storage_key))
+)
 _STALE_FETCHES = Statement(
     select(t.fetch)
     .where(t.fetch.c.updated_at < _P("updated_before"))
@@ -88,6 +93,10 @@ class TransferReader(Queries):
     def expired_uploads(self, now: int, limit: int) -> list[Upload]:
         """See `Reader`."""
         return [Upload(*row) for row in self._sql.all(_EXPIRED_UPLOADS, now=now, count=limit)]
+
+    def incoming_keys(self) -> frozenset[str]:
+        """See `Reader`."""
+        return frozenset(key for (key,) in self._sql.all(_INCOMING_KEYS))
 
     def fetch(self, digest: Digest) -> Fetch | None:
         """See `Reader`."""

@@ -41,7 +41,7 @@ class FolderOnDisk:
 
     def _write(self, path: Path, body: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._incoming / f"manifest-{secrets.token_hex(8)}"
+        part = self._incoming / f"manifest-{secrets.token_hex(16)}"
         try:
             part.write_bytes(body)
             part.replace(path)

@@ -244,6 +244,9 @@ class Reader(Protocol):
     def stale_fetches(self, updated_before: int, limit: int) -> list[Fetch]:
         """Fetches that nobody has gone on with since then."""
 
+    def incoming_keys(self) -> frozenset[str]:
+        """The storage keys of open upload sessions and of unfinished fetches."""
+
     def freed(self, limit: int) -> list[Freed]:
         """Bytes to delete from the store."""
 

@@ -92,9 +92,11 @@ class Housekeeping:
         return count
 
     async def sweep(self) -> None:
-        """Free what outlived its grace: blobs nobody used, fetches nobody went on with."""
+        """Free what outlived its grace: unused blobs, abandoned fetches, leftovers of crashes."""
         now = self._clock()
         before = now - self._retention.grace_s * _NS
+        while await self._catalog.write(lambda tx: tx.expire(now, _BATCH)):
+            pass
 
         def free(tx: Transaction) -> list[Freed]:
             unused = tx.unreferenced(before, now, _BATCH)
@@ -105,6 +107,8 @@ class Housekeeping:
         for fetch in await self._catalog.scan(lambda tx: tx.stale_fetches(before, _BATCH)):
             await self._catalog.write(lambda tx, d=fetch.digest: tx.delete_fetch(d))  # type: ignore[misc]
             await self._store.discard(fetch.storage_key)
+        kept = await self._catalog.scan(lambda tx: tx.incoming_keys())
+        await self._store.sweep(kept, now - self._retention.leftover_s * _NS)
         await self.purge()
 
     async def sweep_orphans(self) -> int:

@@ -65,6 +65,18 @@ class TransfersContract:
 
         assert await catalog.write(work) == [[], ["a", "b"], ["a", "b", "late"], ["a"]]
 
+    async def test_open_sessions_and_fetches_name_the_bytes_they_need(
+        self, catalog: Catalog
+    ) -> None:
+        def work(tx: Transaction) -> frozenset[str]:
+            opened = session(tx, "open")
+            done = replace(opened, id="done", storage_key="done", state="done")
+            tx.put_upload(done)
+            tx.put_fetch(Fetch(digest("w"), 25, "fetch", 1))
+            return tx.incoming_keys() - {opened.storage_key}
+
+        assert await catalog.write(work) == {"fetch"}
+
     async def test_a_fetch_comes_back_with_its_parts_as_last_put(self, catalog: Catalog) -> None:
         parts = (Part(0, 10, 10, "ab"), Part(10, 20, 3), Part(20, 25, 0))
         fetch = Fetch(digest("w"), 25, "k", 1, parts)

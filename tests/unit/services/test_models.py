@@ -1,6 +1,7 @@
 """Models by name: listed, shown, copied, deleted; the folder and the bytes follow."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -202,6 +203,36 @@ async def test_what_the_folder_misses_after_a_crash_is_written_at_the_next_chang
     (lib.data / "manifests").rename(lib.data / "lost")  # as if the process died before writing
     await lib.base("other", SMALLEST)
     assert "registry.ollama.ai/library/other/latest" in lib.tag_files()
+
+
+async def test_no_tag_file_outlives_the_blobs_it_names(lib: Library) -> None:
+    await lib.base()
+
+    def delete_and_die(tx: Transaction) -> None:  # before the models folder was written
+        tag = tx.find_model(ModelName.parse("base"))
+        assert tag is not None
+        tx.delete_tag(tag.repository.id, tag.name)
+        lib.manifests.drop(tx, tag.repository.id, tag.digest)
+
+    await lib.catalog.write(delete_and_die)
+    assert lib.tag_files() != set()
+    await lib.housekeeping.purge()
+    assert (lib.tag_files(), lib.files()) == (set(), set())
+
+
+async def test_what_a_crash_left_in_incoming_is_swept(lib: Library) -> None:
+    incoming = await lib.store.create(5)
+    await incoming.write(b"crash")
+    await incoming.flush()
+    key = incoming.key
+    (lib.data / "incoming" / f"manifest-{'a' * 32}").touch()
+    await incoming.close()
+    lib.clock.now = time.time_ns() + 30 * 60 * 10**9
+    await lib.housekeeping.sweep()
+    assert key in {path.name for path in (lib.data / "incoming").iterdir()}
+    lib.clock.now = time.time_ns() + 2 * 3600 * 10**9
+    await lib.housekeeping.sweep()
+    assert list((lib.data / "incoming").iterdir()) == []
 
 
 async def test_bytes_that_no_row_mentions_are_swept(lib: Library) -> None:
