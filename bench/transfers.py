@@ -144,7 +144,8 @@ def download(port: int, path: str, start: int = 0, stop: int | None = None) -> i
         length = int(headers["content-length"])
         nothing = bytearray(4 * MIB)  # never written to
         while got < length:
-            got += sock.recv_into(nothing, min(length - got, len(nothing)), socket.MSG_TRUNC) or _cut()
+            wanted = min(length - got, len(nothing))
+            got += sock.recv_into(nothing, wanted, socket.MSG_TRUNC) or _cut()
         return got
 
 
