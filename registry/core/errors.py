@@ -14,20 +14,13 @@ RegistryError
 │       └── ManifestBlobUnknown   it refers to a blob or manifest that is not here
 ├── NotFound                  the thing named is not here (or not for this caller)
 │   ├── ModelUnknown  ├── RepositoryUnknown  ├── ManifestUnknown
-│   ├── BlobUnknown   ├── UploadUnknown
-│   └── AccountUnknown        no such user, robot, node or team
+│   ├── BlobUnknown   └── UploadUnknown
 ├── Conflict                  it is here, but not in a state that allows this
 │   ├── UploadOutOfOrder      a chunk that does not start where the last one ended
 │   └── BlobInUse             a manifest still refers to it
-├── Unauthenticated           who asks did not say who they are, or it was not true
-├── Unauthenticated           credentials that prove nothing, or none where some are needed
 ├── Forbidden                 what this server will not do, for this caller or for anyone
-│   ├── Denied                the caller has not the right
-│   └── TagImmutable          a tag that is made once and never moved
 ├── Unsupported               an operation this server does not offer
 ├── Unavailable               try again later: a worker, a lock, a queue
-│   └── TooOften              this caller has asked too often
-│   └── TooManyRequests       this caller has asked too often
 ├── StorageFull               no space left for the bytes
 ├── OperationFailed           work that was begun and cannot be finished
 └── UpstreamFailed            another registry's fault
@@ -78,14 +71,14 @@ class GgufInvalid(RequestInvalid):
     `not_gguf` is set for a file that does not even begin as one.
     """
 
-    """A Go template that does not parse; the message is Go's, `template error` left out."""
+    def __init__(self, message: str, offset: int | None = None, *, not_gguf: bool = False) -> None:
         super().__init__(message)
         self.offset = offset
         self.not_gguf = not_gguf
-    """A Go template that does not parse; the message is Go's, without `template error` in front."""
+
 
 class TemplateInvalid(RequestInvalid):
-    """A Go template that does not parse; the message is Go's, without `template error` before it."""
+    """A Go template that does not parse; the message is Go's, `template error` left out."""
 
 
 class ModelfileInvalid(RequestInvalid):
@@ -132,13 +125,6 @@ class UploadUnknown(NotFound):
     """No such upload session in this repository, or it has expired."""
 
 
-class AccountUnknown(NotFound):
-    """No user, robot, node or team of that name."""
-
-    def __init__(self, name: str, kind: str = "user") -> None:
-        super().__init__(f"there is no {kind} {name[:80]!r}")
-
-
 class Conflict(RegistryError):
     """The thing is here, but not in a state that allows this."""
 
@@ -155,24 +141,8 @@ class BlobInUse(Conflict):
     """A manifest of the repository still refers to the blob."""
 
 
-class Unauthenticated(RegistryError):
-    """Who asks did not say who they are, or what they said is not true (any more)."""
-
-
-class Unauthenticated(RegistryError):
-    """Credentials that prove nothing: unknown, wrong, expired, revoked; or none at all."""
-
-
 class Forbidden(RegistryError):
     """What this server will not do, for this caller or for anyone."""
-
-
-class Denied(Forbidden):
-    """The caller has not the right. Says nothing about whether the thing is here."""
-
-
-class TagImmutable(Forbidden):
-    """A tag that is made once and then neither moved nor, but by who manages it, deleted."""
 
 
 class Unsupported(RegistryError):
@@ -185,14 +155,6 @@ class Unavailable(RegistryError):
     def __init__(self, message: str, retry_after_s: int = 5) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
-
-
-class TooManyRequests(Unavailable):
-    """This caller has asked, or failed to sign in, too often; others are not affected."""
-
-
-class TooOften(Unavailable):
-    """This caller has asked, or failed, too often; `retry_after_s` says when it may again."""
 
 
 class StorageFull(RegistryError):
