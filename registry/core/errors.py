@@ -14,13 +14,18 @@ RegistryError
 │       └── ManifestBlobUnknown   it refers to a blob or manifest that is not here
 ├── NotFound                  the thing named is not here (or not for this caller)
 │   ├── ModelUnknown  ├── RepositoryUnknown  ├── ManifestUnknown
-│   ├── BlobUnknown   └── UploadUnknown
+│   ├── BlobUnknown   ├── UploadUnknown
+│   └── AccountUnknown        no such user, robot, node or team
 ├── Conflict                  it is here, but not in a state that allows this
 │   ├── UploadOutOfOrder      a chunk that does not start where the last one ended
 │   └── BlobInUse             a manifest still refers to it
+├── Unauthenticated           credentials that prove nothing, or none where some are needed
 ├── Forbidden                 what this server will not do, for this caller or for anyone
+│   ├── Denied                the caller has not the right
+│   └── TagImmutable          a tag that is made once and never moved
 ├── Unsupported               an operation this server does not offer
 ├── Unavailable               try again later: a worker, a lock, a queue
+│   └── TooOften              this caller has asked too often
 ├── StorageFull               no space left for the bytes
 ├── OperationFailed           work that was begun and cannot be finished
 └── UpstreamFailed            another registry's fault
@@ -125,6 +130,13 @@ class UploadUnknown(NotFound):
     """No such upload session in this repository, or it has expired."""
 
 
+class AccountUnknown(NotFound):
+    """No user, robot, node or team of that name."""
+
+    def __init__(self, name: str, kind: str = "user") -> None:
+        super().__init__(f"there is no {kind} {name[:80]!r}")
+
+
 class Conflict(RegistryError):
     """The thing is here, but not in a state that allows this."""
 
@@ -141,8 +153,20 @@ class BlobInUse(Conflict):
     """A manifest of the repository still refers to the blob."""
 
 
+class Unauthenticated(RegistryError):
+    """Credentials that prove nothing: unknown, wrong, expired, revoked; or none at all."""
+
+
 class Forbidden(RegistryError):
     """What this server will not do, for this caller or for anyone."""
+
+
+class Denied(Forbidden):
+    """The caller has not the right. Says nothing about whether the thing is here."""
+
+
+class TagImmutable(Forbidden):
+    """A tag that is made once and then neither moved nor, but by who manages it, deleted."""
 
 
 class Unsupported(RegistryError):
@@ -155,6 +179,10 @@ class Unavailable(RegistryError):
     def __init__(self, message: str, retry_after_s: int = 5) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class TooOften(Unavailable):
+    """This caller has asked, or failed, too often; `retry_after_s` says when it may again."""
 
 
 class StorageFull(RegistryError):

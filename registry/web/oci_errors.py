@@ -33,8 +33,11 @@ OCI_CODES: dict[type[RegistryError], str] = {
     errors.Conflict: "BLOB_UPLOAD_INVALID",
     errors.UploadOutOfOrder: "RANGE_INVALID",
     errors.BlobInUse: "UNSUPPORTED",
+    errors.Unauthenticated: "UNAUTHORIZED",
+    errors.Forbidden: "DENIED",
     errors.Unsupported: "UNSUPPORTED",
     errors.Unavailable: "UNAVAILABLE",
+    errors.TooOften: "TOOMANYREQUESTS",
 }
 """By class, or that of its nearest ancestor here."""
 
