@@ -125,8 +125,11 @@ class AccountReader(Protocol):
     def accounts(self, after: str, limit: int) -> list[Account]:
         """Up to `limit` accounts with a name above `after`, by lower-case name."""
 
-    def has_accounts(self) -> bool:
-        """Whether there is an administrator already."""
+    def admins(self) -> list[Account]:
+        """All administrators, disabled ones too."""
+
+    def accounts_version(self) -> int:
+        """A number that grows with every change of what a caller may do or prove."""
 
     def teams(self) -> list[Team]:
         """All teams with their members, by name."""
@@ -134,11 +137,17 @@ class AccountReader(Protocol):
     def public_key(self, blob: str) -> PublicKey | None:
         """A key by its base64 text."""
 
+    def find_public_key(self, fingerprint: str) -> PublicKey | None:
+        """A key by its fingerprint."""
+
     def public_keys(self, account_id: int) -> list[PublicKey]:
         """The keys of an account, oldest first."""
 
     def api_key(self, sha256: str) -> ApiKey | None:
         """A key by the digest of its text, expired or not."""
+
+    def find_api_key(self, key_id: str) -> ApiKey | None:
+        """A key by id, expired or not."""
 
     def api_keys(self, account_id: int) -> list[ApiKey]:
         """The API keys of an account, oldest first."""
@@ -185,7 +194,11 @@ class AccountWriter(AccountReader, Protocol):
         """Find a team or make it."""
 
     def set_members(self, team_id: int, account_ids: Sequence[int]) -> None:
-        """Replace a team's members."""
+        """Replace a team's members.
+
+        Raises:
+            Conflict: the team or an account is not there (any more).
+        """
 
     def delete_team(self, name: str) -> bool:
         """Remove a team and its rules; False if there is none."""
@@ -194,14 +207,24 @@ class AccountWriter(AccountReader, Protocol):
         """Add a key, or overwrite its row.
 
         Raises:
-            Conflict: it belongs to another account.
+            Conflict: it belongs to another account, or the account is not there (any more).
         """
+
+    def use_public_key(self, blob: str, at: int) -> None:
+        """Note when the key was last used; one that was removed stays so."""
 
     def delete_public_key(self, blob: str) -> bool:
         """Remove a key; False if there is none."""
 
     def put_api_key(self, key: ApiKey) -> None:
-        """Add a key, or overwrite its row."""
+        """Add a key, or overwrite its row.
+
+        Raises:
+            Conflict: the account is not there (any more).
+        """
+
+    def use_api_key(self, key_id: str, at: int) -> None:
+        """Note when the key was last used; one that was removed stays so."""
 
     def delete_api_key(self, key_id: str) -> bool:
         """Remove a key; False if there is none."""
@@ -212,14 +235,24 @@ class AccountWriter(AccountReader, Protocol):
     def delete_session(self, sha256: str) -> None:
         """End a session."""
 
+    def delete_sessions(self, account_id: int) -> None:
+        """End all sessions of an account."""
+
     def put_code(self, code: Code) -> None:
         """Add a code."""
 
     def take_code(self, sha256: str, now: int) -> Code | None:
         """Use up a code: it is returned once, and only while it has not expired."""
 
+    def delete_codes(self, purpose: str) -> None:
+        """Take all codes for a purpose out of use."""
+
     def put_grant(self, subject: str, rule: Rule) -> Grant:
-        """Add a rule; an equal one is found again."""
+        """Add a rule; an equal one is found again.
+
+        Raises:
+            AccountUnknown: `subject` names a user or team that is not there.
+        """
 
     def delete_grant(self, grant_id: int) -> bool:
         """Remove a rule; False if there is none."""
@@ -234,7 +267,10 @@ class AccountWriter(AccountReader, Protocol):
         """Remember a nonce until then; False if it was used before."""
 
     def put_audit(self, entry: AuditEntry) -> None:
-        """Add an entry."""
+        """Add an entry; its `id` is chosen here."""
+
+    def trim_audit(self, keep: int) -> None:
+        """Drop the oldest entries above `keep`."""
 
     def put_account_blob(self, account_id: int, digest: str, until: int) -> None:
         """The account proved that it has the bytes: it sent them all."""
