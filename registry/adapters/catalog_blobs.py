@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Select,
     bindparam,
     case,
@@ -26,7 +27,7 @@ from registry.core.errors import BlobUnknown
 from registry.ports.catalog import Blob, Freed
 
 _P = bindparam
-_ZERO = literal_column("0")  # not a parameter: the indexes of unused rows are found by this text
+_ZERO: ColumnElement[int] = literal_column("0")  # not a parameter: the indexes of unused rows are found by this text
 _COLUMNS = (
     t.blob.c.digest,
     t.blob.c.size,

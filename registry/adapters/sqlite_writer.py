@@ -160,13 +160,13 @@ class Writer(threading.Thread):
         except sqlite3.Error as error:
             return [_failed(write, error) for write in writes]
         group: list[_Write] = []
-        error = self._run_all(writes, group)
-        if error is not None and len(group) > 1:
+        failure = self._run_all(writes, group)
+        if failure is not None and len(group) > 1:
             # one of them may have been too much for the disk: that is not the others' failure
             for write in group:
                 self._commit(iter([write]))
-        elif error is not None:
-            _failed(group[0], group[0].error or error)
+        elif failure is not None:
+            _failed(group[0], group[0].error or failure)
         return group
 
     def _run_all(self, writes: Iterable[_Write], group: list[_Write]) -> sqlite3.Error | None:

@@ -5,6 +5,8 @@ have in common) in lower case and compared byte by byte. Columns that hold long 
 row is then read up to the column that is asked for.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -38,8 +40,11 @@ _TEXT = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")  # byt
 
 def _some(name: str, condition: str, *columns: str) -> Index:
     """An index of the few rows that are searched; each further row costs a push a page to write."""
-    where = {"sqlite": condition.replace("false", "0"), "postgresql": condition}
-    return Index(name, *columns, **{f"{name}_where": text(sql) for name, sql in where.items()})
+    where: dict[str, Any] = {
+        "sqlite_where": text(condition.replace("false", "0")),
+        "postgresql_where": text(condition),
+    }
+    return Index(name, *columns, **where)
 
 
 def _repository() -> ForeignKey:
