@@ -27,7 +27,8 @@ from registry.core.errors import BlobUnknown
 from registry.ports.catalog import Blob, Freed
 
 _P = bindparam
-_ZERO: ColumnElement[int] = literal_column("0")  # not a parameter: the indexes of unused rows are found by this text
+# Not a parameter: the indexes of unused rows are found by this text.
+_ZERO: ColumnElement[int] = literal_column("0")
 _COLUMNS = (
     t.blob.c.digest,
     t.blob.c.size,
