@@ -42,6 +42,8 @@ class Housekeeping:
         self._clock = clock
         self._folder_lock = asyncio.Lock()
         self._waiting = 0
+        self._written: set[int] = set()  # changes of the folder that are done and not forgotten
+        self._forgetting: asyncio.Task[None] | None = None
         self._poked = asyncio.Event()
 
     @property
@@ -71,9 +73,23 @@ class Housekeeping:
                 return  # the round that was begun after our call has done ours too
             self._waiting = 0
             while changes := await self._catalog.read(lambda tx: tx.folder_changes(_BATCH)):
-                await self._folder.apply(changes)
-                last = max(change.id for change in changes)
-                await self._catalog.write(lambda tx, last=last: tx.forget_folder_changes(last))  # type: ignore[misc]
+                new = [change for change in changes if change.id not in self._written]
+                if new:
+                    await self._folder.apply(new)
+                    self._written.update(change.id for change in new)
+                if len(changes) == _BATCH:
+                    await self._forget_changes()  # to see those behind them
+                    continue
+                if self._forgetting is None or self._forgetting.done():
+                    self._forgetting = asyncio.create_task(self._try(self._forget_changes))
+                return
+
+    async def _forget_changes(self) -> None:
+        """Forget the changes that are done. Seldom waited for: what is not is only done again."""
+        while self._written:
+            last = max(self._written)
+            await self._catalog.write(lambda tx, last=last: tx.forget_folder_changes(last))  # type: ignore[misc]
+            self._written = {number for number in self._written if number > last}
 
     async def purge(self) -> int:
         """Delete freed bytes; return how many blobs. A blob that came back meanwhile is spared."""
