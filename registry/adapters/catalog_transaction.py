@@ -2,12 +2,13 @@
 
 from registry.adapters.catalog_blobs import BlobReader
 from registry.adapters.catalog_manifests import ManifestReader, ManifestWriter
+from registry.adapters.catalog_rights import RightsChanges, RightsQueries
 from registry.adapters.catalog_transfers import TransferReader, TransferWriter
 
 
-class SqlReader(ManifestReader, BlobReader, TransferReader):
+class SqlReader(ManifestReader, BlobReader, TransferReader, RightsQueries):
     """`Reader` on a session."""
 
 
-class SqlTransaction(ManifestWriter, TransferWriter):
+class SqlTransaction(ManifestWriter, TransferWriter, RightsChanges):
     """`Transaction` on a session."""

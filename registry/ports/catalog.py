@@ -20,6 +20,7 @@ from typing import Protocol, TypeVar
 
 from registry.core.digest import Digest
 from registry.core.names import ModelName, RepositoryName
+from registry.ports.accounts import AccountReader, AccountWriter
 
 T = TypeVar("T")
 
@@ -170,7 +171,7 @@ class Fetch:
     parts: tuple[Part, ...] = field(default=())
 
 
-class Reader(Protocol):
+class Reader(AccountReader, Protocol):
     """What a read function may ask. Absent things are None or empty, never an error."""
 
     # names
@@ -260,7 +261,7 @@ class Reader(Protocol):
         """A secret shared by all replicas, such as the key of direct URLs."""
 
 
-class Transaction(Reader, Protocol):
+class Transaction(Reader, AccountWriter, Protocol):
     """What a write function may do besides. Everything becomes visible at once, or nothing."""
 
     def put_repository(self, name: RepositoryName) -> Repository:

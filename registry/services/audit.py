@@ -1,0 +1,59 @@
+"""The audit: who did what, from where, with which result. Written behind the requests."""
+
+from collections.abc import Sequence
+
+from registry.ports.accounts import AuditEntry
+from registry.ports.catalog import Catalog, Transaction
+from registry.services.write_behind import WriteBehind
+
+_PAUSE_S = 0.25
+_WAITING = 20_000
+_KEPT = 1_000_000
+_FIELD_MAX = 512
+
+
+class Audit:
+    """The writer of entries, and their reader."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._behind: WriteBehind[AuditEntry] = WriteBehind(
+            self._write, "audit", _PAUSE_S, _WAITING
+        )
+
+    def record(self, entry: AuditEntry) -> None:
+        """Take an entry; it is in the database a quarter of a second later."""
+        self._behind.add(entry)
+
+    async def entries(self, before: int = 0, limit: int = 50) -> list[AuditEntry]:
+        """Up to `limit` entries with an id below `before` (0: the newest), newest first."""
+        await self._behind.flush()
+        return await self._catalog.scan(lambda tx: tx.audit(before, limit))
+
+    async def trim(self) -> None:
+        """Keep the newest million entries."""
+        await self._catalog.write(lambda tx: tx.trim_audit(_KEPT))
+
+    async def close(self) -> None:
+        """Write what is left."""
+        await self._behind.close()
+
+    async def _write(self, entries: Sequence[AuditEntry]) -> None:
+        def work(tx: Transaction) -> None:
+            for entry in entries:
+                tx.put_audit(_bounded(entry))
+
+        await self._catalog.write(work)
+
+
+def _bounded(entry: AuditEntry) -> AuditEntry:
+    """The entry with texts that a database takes: clients choose some of them."""
+    fields = {
+        name: _text(value) if isinstance(value := getattr(entry, name), str) else value
+        for name in AuditEntry.__dataclass_fields__
+    }
+    return AuditEntry(**fields)
+
+
+def _text(value: str) -> str:
+    return value[:_FIELD_MAX].encode("utf-8", "replace").decode().replace("\0", "")
