@@ -8,9 +8,11 @@ import pytest
 from registry.core import media
 from registry.core.digest import Digest
 from registry.core.errors import OperationFailed, RequestInvalid
-from registry.core.image import ImageConfig
+from registry.core.facts import Facts
+from registry.core.image import Draft, ImageConfig
 from registry.core.layering import (
     Layer,
+    Plan,
     Recipe,
     check_files,
     licenses,
@@ -22,6 +24,7 @@ from registry.core.layering import (
 )
 from registry.core.manifest import Descriptor
 
+ARCH = "general.architecture"
 HEX = "sha256:" + "1" * 64
 
 
@@ -95,7 +98,7 @@ def test_licenses_are_a_text_or_a_list(value: Any, texts: list[str]) -> None:
 @pytest.mark.parametrize(
     ("value", "kind"),
     [(1, "number"), (True, "bool"), ({"a": 1}, "object"), ([1], "number"), ([["x"]], "array")]
-    + [([{}], "object"), ([False], "bool")],
+    + [([{}], "object"), ([False], "bool"), ([1.5], "number")],
 )
 def test_other_licenses_are_refused_in_gos_words(value: Any, kind: str) -> None:
     with pytest.raises(OperationFailed, match=f"cannot unmarshal {kind} into"):
@@ -192,6 +195,60 @@ def test_without_parameters_there_is_no_such_layer() -> None:
     made = plan(Recipe(), ImageConfig(), [], [])
     assert made.layers == ()
     assert set(made.contents) == {made.config.descriptor.digest}
+
+
+def weights(arch: str, media_type: str = media.MODEL) -> Layer:
+    return replace(layer(media_type, arch), facts=Facts(22_000, "F16", {ARCH: arch}, ()))
+
+
+@pytest.mark.parametrize(
+    ("arch", "renderer", "parser"),
+    [
+        ("gemma4", "gemma4", "gemma4"),
+        ("laguna", "laguna", "laguna"),
+        ("nemotron_h", "nemotron-3-nano", "nemotron-3-nano"),
+        ("nemotron_h_moe", "nemotron-3-nano", "nemotron-3-nano"),
+        ("nemotron_h_omni", "nemotron-3-nano", "nemotron-3-nano"),
+        ("llama", "", ""),
+    ],
+)
+def test_weights_fill_in_what_the_config_does_not_say(
+    arch: str, renderer: str, parser: str
+) -> None:
+    made = ImageConfig.parse(content_of(plan(Recipe(), ImageConfig(), [weights(arch)], [])))
+    assert (made.renderer, made.parser) == (renderer, parser)
+    assert (made.model_family, made.model_families) == (arch, (arch,))
+    assert (made.model_type, made.file_type, made.model_format) == ("22K", "F16", "gguf")
+
+
+def test_what_the_request_says_stays() -> None:
+    told = ImageConfig(
+        model_family="f", model_families=("f",), model_type="7B", file_type="Q5", renderer="r",
+        parser="p",
+    )  # fmt: skip
+    made = ImageConfig.parse(content_of(plan(Recipe(), told, [weights("gemma4")], [])))
+    assert made == replace(told, model_format="gguf", model_families=("f", "gemma4"))
+
+
+def test_gemma4_stops_at_its_turns_unless_the_request_says_otherwise() -> None:
+    made = plan(Recipe(), ImageConfig(), [weights("gemma4")], [])
+    assert made.layers[-1].content == b'{"stop":["\\u003cturn|\\u003e"]}\n'
+    recipe = Recipe(parameters={"stop": ["x"]})
+    assert plan(recipe, ImageConfig(), [weights("gemma4")], []).layers[-1].content == (
+        b'{"stop":["x"]}\n'
+    )
+
+
+def test_a_draft_is_told_in_the_config_and_adapters_are_not() -> None:
+    layers = [weights("llama"), weights("x", media.ADAPTER), weights("tiny", media.DRAFT)]
+    made = ImageConfig.parse(content_of(plan(Recipe(), ImageConfig(), layers, [])))
+    assert made.draft == Draft(model_format="gguf", architecture="tiny")
+    assert made.model_families == ("llama",)
+
+
+def content_of(made: Plan) -> bytes:
+    assert made.config.content is not None
+    return made.config.content
 
 
 def test_a_plan_knows_which_texts_have_to_be_stored() -> None:

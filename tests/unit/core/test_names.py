@@ -22,7 +22,7 @@ LONG = "a" * 80
     ],
 )
 def test_valid_names_are_read_with_their_defaults(text: str, full: str) -> None:
-    name = ModelName.parse(text)
+    name = ModelName.checked(text)
     assert str(name) == full
     assert name.is_valid
 
