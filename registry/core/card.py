@@ -6,6 +6,7 @@ it is, so its keys are those of that answer. The list and `show` work out capabi
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -18,6 +19,8 @@ from registry.core.image import ImageConfig
 from registry.core.manifest import Manifest
 from registry.core.template import capabilities as go_capabilities
 from registry.core.template import chosen_template, jinja_capabilities
+
+_PLAIN = re.compile(r"[\w./:-]+", re.ASCII)  # names that JSON writes as they are: nearly all
 
 _TOOLS_ONLY = frozenset(
     {
@@ -231,7 +234,7 @@ class Card:
 
 def list_entry(name: str, modified_at: str, card: str) -> bytes:
     """One item of `/api/tags`, from a card's text."""
-    quoted = dumps(name).decode()
+    quoted = f'"{name}"' if _PLAIN.fullmatch(name) else dumps(name).decode()
     return f'{{"name":{quoted},"model":{quoted},"modified_at":"{modified_at}",{card[1:]}'.encode()
 
 

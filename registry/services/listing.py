@@ -6,9 +6,11 @@ change costs what changed and not what is there.
 """
 
 import asyncio
+import gc
 import hashlib
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from registry.core.card import list_entry
@@ -24,7 +26,6 @@ class Listed:
 
     name: ModelName
     updated_at: int
-    entry: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Body:
 
 
 _Key = tuple[int, str]  # minus whole seconds, short name: the list's order
+_Item = tuple[str, int, bytes]  # short name, updated_at, entry; plain, so that gc need not look
 
 
 class Listing:
@@ -48,7 +50,7 @@ class Listing:
         self._version = -1
         self._change = -1
         self._order: list[_Key] = []
-        self._models: dict[str, Listed] = {}  # by short name in lower case
+        self._models: dict[str, _Item] = {}  # by short name in lower case
         self._body: Body | None = None
 
     async def body(self) -> Body:
@@ -56,7 +58,7 @@ class Listing:
         async with self._lock:
             await self._refresh()
             if self._body is None:
-                entries = [self._models[name.lower()].entry for _, name in self._order]
+                entries = [self._models[name.lower()][2] for _, name in self._order]
                 content = b'{"models":[' + b",".join(entries) + b"]}"
                 self._body = Body(content, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
             return self._body
@@ -65,7 +67,8 @@ class Listing:
         """The models in the list's order."""
         async with self._lock:
             await self._refresh()
-            return [self._models[name.lower()] for _, name in self._order]
+            items = [self._models[name.lower()] for _, name in self._order]
+            return [Listed(ModelName.parse(short), updated) for short, updated, _ in items]
 
     async def _refresh(self) -> None:
         version = self._catalog.version()
@@ -78,13 +81,13 @@ class Listing:
         self._version = version  # taken before the read: what came later shows at the next look
 
     async def _load(self) -> None:
-        def work(tx: Reader) -> tuple[int, list[Model]]:
-            return tx.last_change(), tx.models()
+        def work(tx: Reader) -> tuple[int, list[_Item]]:
+            with _without_collection():
+                return tx.last_change(), [self._listed(model) for model in tx.models()]
 
-        change, models = await self._catalog.scan(work)
-        made = await asyncio.to_thread(lambda: [self._listed(model) for model in models])
-        self._models = {item.name.short.lower(): item for item in made}
-        self._order = sorted(_key(item) for item in made)
+        change, items = await self._catalog.scan(work)
+        self._models = {item[0].lower(): item for item in items}
+        self._order = sorted(map(_key, items))
         self._change, self._body = change, None
 
     async def _follow(self) -> None:
@@ -99,18 +102,30 @@ class Listing:
         if change != self._change:
             self._change, self._body = change, None
 
-    def _replace(self, name: ModelName, new: Listed | None) -> None:
+    def _replace(self, name: ModelName, new: _Item | None) -> None:
         old = self._models.pop(name.short.lower(), None)
         if old is not None:
             del self._order[bisect_left(self._order, _key(old))]
         if new is not None:
-            self._models[new.name.short.lower()] = new
+            self._models[new[0].lower()] = new
             insort(self._order, _key(new))
 
-    def _listed(self, model: Model) -> Listed:
-        name, updated = model.tag.model, model.tag.updated_at
-        return Listed(name, updated, list_entry(name.short, self._when(updated), model.card))
+    def _listed(self, model: Model) -> _Item:
+        short, updated = model.tag.model.short, model.tag.updated_at
+        return short, updated, list_entry(short, self._when(updated), model.card)
 
 
-def _key(item: Listed) -> _Key:
-    return -(item.updated_at // _NS), item.name.short
+def _key(item: _Item) -> _Key:
+    return -(item[1] // _NS), item[0]
+
+
+@contextmanager
+def _without_collection() -> Generator[None]:
+    """No garbage collection meanwhile: it would look at each new item again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
