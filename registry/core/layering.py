@@ -218,12 +218,11 @@ def licenses(value: Any) -> list[str]:
 
 
 def _json_kind(value: Any) -> str:
+    # no strings: those are licenses
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int | float):
         return "number"
-    if isinstance(value, str):
-        return "string"
     return "array" if isinstance(value, list) else "object"
 
 
