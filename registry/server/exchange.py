@@ -67,6 +67,9 @@ class Exchange:
         await self._app(scope, self._receive, self._send)
 
     async def _receive(self) -> Any:
+        if self._start is not None:  # what the client does now may depend on the head
+            start, self._start = self._start, None
+            await self._cycle.send(start)
         if self._connection.cycle is self._cycle:
             self._connection.let_go()
         return await self._cycle.receive()

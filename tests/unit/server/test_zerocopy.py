@@ -4,11 +4,13 @@ import asyncio
 import os
 import random
 import socket
+import time
 
 import pytest
 
 from registry.adapters.blobs_fs import FileBlobStore
 from registry.core.digest import Digest
+from registry.web.files import PROBE_S
 from tests.contract.blobs import keep
 from tests.support.serving import Answer, Client, connected
 
@@ -106,6 +108,17 @@ async def test_head_has_the_length_and_no_body(client: Client, digest: Digest) -
     answer = await get(client, digest, method="HEAD")
     assert answer.headers["content-length"] == "5243003"
     assert (await get(client, digest, "Range: bytes=0-0")).status == 206
+
+
+async def test_a_probe_has_the_headers_before_the_bytes_are_due(
+    client: Client, digest: Digest
+) -> None:
+    began = time.monotonic()
+    await client.send(f"GET /blobs/{digest}?probe HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await client.reader.readuntil(b"\r\n\r\n")
+    assert time.monotonic() - began < PROBE_S
+    assert (await client.reader.read(1)) != b""
+    assert time.monotonic() - began >= PROBE_S
 
 
 async def test_a_probe_that_stays_gets_the_bytes(
