@@ -97,7 +97,8 @@ def _refusal(host: str, port: int, error: OSError) -> str:
 def greeting(settings: Settings, port: int) -> str:
     """What a newcomer reads first: where the library is, and the commands to type next."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = settings.external_url or server_url(f"http://{host}:{port}")
+    scheme = "https" if settings.tls_cert else "http"
+    url = settings.external_url or server_url(f"{scheme}://{host}:{port}")
     return (
         f"registry {__version__} at {url} (data in {settings.data}; Ctrl-C stops it)\n\n"
         f"{first_steps(url)}"

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 
@@ -20,11 +21,13 @@ from registry import __version__
 from registry.core.errors import OperationFailed
 from registry.server.malloc import raise_thresholds
 from registry.server.protocol import LibraryProtocol
+from registry.server.tls import Certificates, certificates
 from registry.settings import Limits, Settings
 
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
 _CANCELLED_S = 5.0  # for cancelled requests to clean up
+_PARTING_S = 0.5  # for a client to answer TLS's goodbye; those that pool connections never do
 
 
 def run_server(
@@ -35,13 +38,14 @@ def run_server(
     The port is bound first, then `make_app` is called inside the loop, then `ready` with the port.
 
     Raises:
-        OperationFailed: the address cannot be listened on.
+        OperationFailed: the address cannot be listened on, or the certificate not be used.
     """
     raise_thresholds()
+    tls = certificates(settings.tls_cert, settings.tls_key)
     listener = listen(settings.host, settings.port)
 
     async def main() -> None:
-        await Server(make_app(), settings.limits, ready).serve(sockets=[listener])
+        await Server(make_app(), settings.limits, ready, tls).serve(sockets=[listener])
 
     with contextlib.closing(listener), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
@@ -66,9 +70,15 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server over given sockets."""
+    """uvicorn's server over given sockets; with `tls` it speaks HTTPS and nothing else."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, ready: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        ready: Callable[[int], None],
+        tls: Certificates | None = None,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -82,16 +92,47 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 backlog=_BACKLOG,
                 timeout_keep_alive=_KEEP_ALIVE_S,
+                ssl_context_factory=_context_of(tls) if tls else None,
             )
         )
         self._grace_s = limits.shutdown_s
         self._ready = ready
+        self._tls = tls
+        self._watch: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application and listen."""
         await super().startup(sockets)
+        if self.started and self._tls:
+            self._watch = asyncio.create_task(self._tls.watch())
         if self.started and sockets:
             self._ready(sockets[0].getsockname()[1])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, let requests finish, stop the application."""
+        parting = asyncio.create_task(self._part())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            parting.cancel()
+            if self._watch is not None:
+                self._watch.cancel()
+
+    async def _part(self) -> None:
+        """Give up TLS connections that are closed but for the client's goodbye."""
+        before: set[object] = set()
+        while self._tls:
+            closed = [
+                connection
+                for connection in self.server_state.connections
+                if connection.transport.is_closing()
+                and not connection.transport.get_write_buffer_size()
+            ]
+            for connection in closed:
+                if connection in before:
+                    connection.transport.abort()
+            before = set(closed)
+            await asyncio.sleep(_PARTING_S)
 
     async def _wait_tasks_to_complete(self) -> None:
         """Let requests finish; those that take too long are cancelled, and may clean up."""
@@ -119,3 +160,12 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _context_of(tls: Certificates) -> Callable[..., ssl.SSLContext]:
+    """As uvicorn wants it: called with its configuration and its own way to make one."""
+
+    def context(*_: object) -> ssl.SSLContext:
+        return tls.context
+
+    return context

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,8 +105,9 @@ async def serving(
     app: ASGIApp,
     limits: Limits,
     way: str = "fast",
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
-    """Serve `app` on a free port, one of `WAYS`."""
+    """Serve `app` on a free port, one of `WAYS`; with `tls` by HTTPS."""
     ours = LibraryProtocol.with_limits(limits)
     ours.drain_s = 0.2
     http: Any = "h11" if way == "h11" else ours
@@ -119,6 +121,7 @@ async def serving(
         access_log=False,
         timeout_graceful_shutdown=1,
         timeout_keep_alive=20,
+        ssl_context_factory=(lambda *_: tls) if tls else None,
     )
     server = uvicorn.Server(config)
     config.load()
@@ -193,12 +196,12 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Client]:
-    """A client."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=64 << 20)
+async def connected(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Client]:
+    """A client; with `tls` by HTTPS."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=64 << 20, ssl=tls)
     try:
         yield Client(reader, writer)
     finally:
         writer.close()
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             await writer.wait_closed()
