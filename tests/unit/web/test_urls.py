@@ -7,7 +7,9 @@ from registry.web.urls import external_base
 
 
 def request(host: str | None, external_url: str = "", server: object = ("10.0.0.1", 80)) -> Request:
-    services = SimpleNamespace(settings=SimpleNamespace(external_url=external_url))
+    services = SimpleNamespace(
+        settings=SimpleNamespace(external_url=external_url, trusted_proxies=())
+    )
     app = SimpleNamespace(state=SimpleNamespace(services=services))
     headers = [] if host is None else [(b"host", host.encode("latin-1"))]
     scope = {"type": "http", "scheme": "http", "headers": headers, "server": server, "app": app}
