@@ -67,6 +67,7 @@ async def fill(data: Path, count: int) -> None:
         for start in range(here, count, _BATCH):
             await _fill(services, range(start, min(start + _BATCH, count)))
     finally:
+        await services.housekeeping.finish()
         await services.catalog.close()
 
 

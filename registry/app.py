@@ -133,6 +133,7 @@ async def _lifespan(services: Services) -> AsyncIterator[None]:
         await services.uploads.close()
         with contextlib.suppress(RegistryError):
             await services.housekeeping.purge()
+        await services.housekeeping.finish()
         await services.catalog.close()
 
 

@@ -62,6 +62,11 @@ class Housekeeping:
         if freed:
             self._poked.set()
 
+    async def finish(self) -> None:
+        """Wait for what goes on in the background; to be called before the catalog is closed."""
+        if self._forgetting is not None:
+            await self._forgetting
+
     async def _sync_folder(self) -> None:
         """Write every change of the models folder that is due when this is called.
 
