@@ -1,6 +1,7 @@
 """The audit: who did what, from where, with which result. Written behind the requests."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from registry.ports.accounts import AuditEntry
 from registry.ports.catalog import Catalog, Transaction
@@ -48,11 +49,16 @@ class Audit:
 
 def _bounded(entry: AuditEntry) -> AuditEntry:
     """The entry with texts that a database takes: clients choose some of them."""
-    fields = {
-        name: _text(value) if isinstance(value := getattr(entry, name), str) else value
-        for name in AuditEntry.__dataclass_fields__
-    }
-    return AuditEntry(**fields)
+    return replace(
+        entry,
+        who=_text(entry.who),
+        via=_text(entry.via),
+        address=_text(entry.address),
+        action=_text(entry.action),
+        target=_text(entry.target),
+        result=_text(entry.result),
+        request_id=_text(entry.request_id),
+    )
 
 
 def _text(value: str) -> str:

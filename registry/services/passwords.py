@@ -9,12 +9,16 @@ import hmac
 import secrets
 import unicodedata
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from registry.core.accounts import PASSWORD_MAX, check_password
 from registry.core.errors import Unavailable
+
+T = TypeVar("T")
 
 _AT_ONCE = 2  # 64 MiB each; there is no use in more than there are processors
 _WAITING = 64
@@ -86,7 +90,7 @@ class Passwords:
             self._nobodys = await self._turn(self._hasher.hash, secrets.token_bytes(32))
         return self._nobodys
 
-    async def _turn(self, work, *values):  # type: ignore[no-untyped-def]
+    async def _turn(self, work: Callable[..., T], *values: object) -> T:
         if self._waiting >= _WAITING:
             raise Unavailable("too many sign-ins at once; try again", 2)
         self._waiting += 1
