@@ -36,9 +36,12 @@ from registry.services.uploads import UploadLimits, Uploads
 from registry.settings import Settings
 from registry.web import errors, health, inference, oci, ollama
 from registry.web.answers import rfc3339
+from registry.web.blob_host import BlobHost
 from registry.web.guard import Guard
 from registry.web.hot import Hot
+from registry.web.proxies import Forwarded
 from registry.web.resources import not_found
+from registry.web.urls import own_names
 
 log = structlog.get_logger()
 _NS = 1_000_000_000
@@ -110,9 +113,12 @@ def application(services: Services) -> ASGIApp:
     app.state.services = services
     hot = Hot(app, services.catalog.version)
     settings = services.settings
-    guarded = Guard(hot, settings.origins, check_host=settings.is_loopback)
+    hosted = BlobHost(hot, settings) if settings.blob_base_url else hot
+    names = own_names(settings)
+    guarded = Guard(hosted, settings.origins, check_host=settings.is_loopback, names=names)
     write = logs.access_writer(settings.log_level, json=settings.log_json)
-    return logs.AccessLog(guarded, write)
+    logged = logs.AccessLog(guarded, write)
+    return Forwarded(logged, settings.trusted_proxies) if settings.trusted_proxies else logged
 
 
 @contextlib.asynccontextmanager

@@ -6,6 +6,7 @@ read where ours are not set, because they mean the same. `app`, `cli` and `migra
 `Settings`; nobody else reads the environment.
 """
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,7 +104,7 @@ class Settings(BaseSettings):
     )
     tls_key: str = Field("", description="private key file of the certificate")
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="addresses or networks whose X-Forwarded-For and -Proto are believed"
+        (), description="addresses or networks whose X-Forwarded-For, -Proto, -Host are believed"
     )
     no_auth: bool = Field(False, description="listen on other than loopback without authentication")
     log_level: str = Field("info", description="debug, info, warning or error")
@@ -119,6 +120,16 @@ class Settings(BaseSettings):
     @classmethod
     def _split_list(cls, value: Any) -> Any:
         return _comma_list(value)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            try:
+                ipaddress.ip_network(item, strict=False)
+            except ValueError as error:
+                raise ValueError(f"{item!r} is no address and no network") from error
+        return value
 
     @field_validator("external_url", "blob_base_url")
     @classmethod

@@ -31,15 +31,25 @@ _PREFLIGHT = {
 
 
 class Guard:
-    """ASGI middleware: refuse foreign origins and, on loopback, foreign host names."""
+    """ASGI middleware: refuse foreign origins and, on loopback, foreign host names.
 
-    def __init__(self, app: ASGIApp, origins: Iterable[str], *, check_host: bool) -> None:
+    `names` are host names of ours besides those that can only mean this machine.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        origins: Iterable[str],
+        *,
+        check_host: bool,
+        names: Iterable[str] = (),
+    ) -> None:
         self._app = app
         self._all = "*" in origins
         self._origins = [_pattern(origin) for origin in _default_origins()]
         self._origins += [_pattern(origin) for origin in origins]
         self._check_host = check_host
-        self._own_name = socket.gethostname().lower()
+        self._own_names = {"", "localhost", socket.gethostname().lower(), *names}
         self._known_hosts: set[str] = set()  # Host headers that were let in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,9 +122,7 @@ class Guard:
     ) -> bool:
         if address is not None:
             return address.is_loopback or address.is_private or address.is_unspecified
-        return name in {"", "localhost", self._own_name} or name.endswith(
-            (".localhost", ".local", ".internal")
-        )
+        return name in self._own_names or name.endswith((".localhost", ".local", ".internal"))
 
 
 def _origin_and_host(scope: Scope) -> tuple[str, str]:

@@ -10,9 +10,9 @@ from registry.core.digest import Digest
 from registry.core.direct_url import Grant, is_direct, verify
 from registry.web.files import BlobResponse, blob_headers
 from registry.web.oci_access import DELETE, PULL, authorize, services
-from registry.web.oci_errors import API_VERSION, is_ollama
+from registry.web.oci_errors import API_VERSION, is_ollama, is_transfer
 from registry.web.oci_paths import Target
-from registry.web.urls import external_base
+from registry.web.urls import blob_base, leads_elsewhere
 
 _PROBED_BYTES = 1 << 20  # smaller blobs fit into the socket: no need to wait for a client to leave
 _NS = 10**9
@@ -45,6 +45,8 @@ async def get(request: Request, target: Target) -> Response:
     headers = {"Docker-Content-Digest": str(digest)}
     if whole:
         headers["Location"] = await _direct_url(request, target, digest)
+        if not direct and _takes_redirect(request):
+            return Response(status_code=307, headers={**headers, "Cache-Control": "no-store"})
     if direct:
         headers["Referrer-Policy"] = "no-referrer"
     probe = whole and is_ollama(request) and blob.size > _PROBED_BYTES
@@ -54,7 +56,7 @@ async def get(request: Request, target: Target) -> Response:
 
 async def delete(request: Request, target: Target) -> Response:
     """DELETE: take the blob away from the repository."""
-    await authorize(request, target.repository, DELETE)
+    await authorize(request, target, DELETE)
     await services(request).blobs.unlink(target.repository, Digest.parse(target.argument))
     return Response(status_code=202)
 
@@ -62,7 +64,7 @@ async def delete(request: Request, target: Target) -> Response:
 async def _may_read(request: Request, target: Target, digest: Digest) -> bool:
     """Whether a direct URL is good; any other request goes through `authorize`."""
     if not is_direct(request.query_params):
-        await authorize(request, target.repository, PULL)
+        await authorize(request, target, PULL)
         return True
     bundle = services(request)
     keys = (await bundle.blobs.signing_key(),)
@@ -72,13 +74,24 @@ async def _may_read(request: Request, target: Target, digest: Digest) -> bool:
 
 async def _direct_url(request: Request, target: Target, digest: Digest) -> str:
     """The blob's direct URL; a request that came by one gets the same, or it would live forever."""
-    path = f"{external_base(request)}/v2/{target.name}/blobs/{digest}"
+    path = f"{blob_base(request)}/v2/{target.name}/blobs/{digest}"
     if is_direct(request.query_params):
         return f"{path}?{request.url.query}"
     bundle = services(request)
     expires_s = bundle.clock() // _NS + bundle.settings.direct_url_s
     grant = Grant(target.repository, digest, expires_s)
     return f"{path}?{grant.query(await bundle.blobs.signing_key())}"
+
+
+def _takes_redirect(request: Request) -> bool:
+    """Whether the client is better served by being sent to the second host name.
+
+    The ollama client's two engines are: one drops the connection of a 200, the other reads all of
+    it and then again from the direct URL. Others would only make a second request.
+    """
+    if is_ollama(request):
+        return leads_elsewhere(request, port_counts=False)
+    return is_transfer(request) and leads_elsewhere(request, port_counts=True)
 
 
 def _refused() -> Response:

@@ -47,6 +47,11 @@ def is_ollama(request: Request) -> bool:
     return request.headers.get("user-agent", "").startswith("ollama/")
 
 
+def is_transfer(request: Request) -> bool:
+    """Whether it is the ollama client's engine for models of many tensors."""
+    return request.headers.get("user-agent", "").startswith("ollama-transfer/")
+
+
 def render_oci(
     request: Request, status: int, code: str, message: str, detail: object = None
 ) -> Response:
