@@ -125,17 +125,13 @@ def application(services: Services) -> ASGIApp:
 async def _lifespan(services: Services) -> AsyncIterator[None]:
     """Background duties while the server runs; the catalog is closed last."""
     await services.housekeeping.settle([])
-    tasks = [
-        asyncio.create_task(services.housekeeping.run([services.uploads.sweep])),
-        asyncio.create_task(_warm(services)),
-    ]
+    duties = asyncio.create_task(_duties(services))
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        duties.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await duties
         await services.uploads.close()
         with contextlib.suppress(RegistryError):
             await services.housekeeping.purge()
@@ -143,10 +139,11 @@ async def _lifespan(services: Services) -> AsyncIterator[None]:
         await services.catalog.close()
 
 
-async def _warm(services: Services) -> None:
-    """Make the list of models before it is asked for: with 100,000 it takes a second."""
-    with contextlib.suppress(RegistryError):  # whoever asks will be told
+async def _duties(services: Services) -> None:
+    """First the list of models: with 100,000 it takes a second, more beside the sweeps."""
+    with contextlib.suppress(RegistryError):  # whoever asks for it will be told
         await services.listing.body()
+    await services.housekeeping.run([services.uploads.sweep])
 
 
 def prepare(settings: Settings) -> None:
