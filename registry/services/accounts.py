@@ -6,7 +6,7 @@
   all_public_keys, remove_public_key
 - enrolment (`enrolment.py`): begin_enrolment, pending, confirm_enrolment, make_node_code,
   enrol_node
-- rights (`rights.py`): grant, revoke, grants, set_policy, delete_policy, set_team, delete_team,
+- rules (`rules.py`): grant, revoke, grants, set_policy, delete_policy, set_team, delete_team,
   teams
 - callers (`callers.py`): anonymous, by_password, by_api_key, by_public_key, by_session,
   by_credential, sign_in, sign_out, policies
@@ -24,7 +24,7 @@ from registry.services.enrolment import Enrolment
 from registry.services.keys import Keys
 from registry.services.passwords import Passwords
 from registry.services.people import People
-from registry.services.rights import Rights
+from registry.services.rules import Rules
 from registry.services.write_behind import WriteBehind
 from registry.settings import Settings
 
@@ -32,7 +32,7 @@ _USES_PAUSE_S = 60.0
 _USES = 20_000
 
 
-class Accounts(People, Keys, Rights, Enrolment, Callers):
+class Accounts(People, Keys, Rules, Enrolment, Callers):
     """All of it. One per process; other processes may change the same accounts meanwhile."""
 
     def __init__(

@@ -1,106 +1,98 @@
-"""Teams, rules and policies: who may do what, as it is written down. `core/access.py` decides."""
+"""Rights, asked often: what `core/access.py` decides, over policies that are kept ready.
 
-from collections.abc import Sequence
+A repository has one policy of its own at most, so those without a wildcard lie in a table; what is
+left to compare are the few with one. A check then costs the same however many repositories, and
+policies about them, there are.
+"""
 
-from registry.core.access import Policy, Right, Rule, Visibility, check_pattern
-from registry.core.accounts import check_name, parse_subject
-from registry.core.errors import AccountUnknown, NotFound, RequestInvalid
-from registry.ports.accounts import Grant, Team
-from registry.ports.catalog import Transaction
-from registry.services.account_place import AccountPlace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-_IMMUTABLE = 20
+from registry.core.access import Caller, Policy, Right, is_immutable, policy_of, rights_of
+from registry.core.digest import Digest
+from registry.core.errors import Denied, TagImmutable
+from registry.core.names import RepositoryName
 
 
-class Rights(AccountPlace):
-    """What administrators write down. All of it holds from the next request on."""
+@dataclass(frozen=True)
+class Policies:
+    """The policies at one moment. Two are equal only if they are the same one."""
 
-    async def teams(self) -> list[Team]:
-        """All teams with their members, by name."""
-        return await self._catalog.scan(lambda tx: tx.teams())
+    wide: tuple[Policy, ...] = ()
+    own: dict[str, Policy] = field(default_factory=dict)  # by pattern, which is a repository's key
+    version: int = 0
 
-    async def set_team(self, name: str, members: Sequence[str]) -> Team:
-        """Make a team of just these accounts, or change one.
+    @classmethod
+    def of(cls, policies: Sequence[Policy], version: int = 0) -> "Policies":
+        """Sort them."""
+        wide = tuple(policy for policy in policies if "*" in policy.pattern)
+        own = {policy.pattern: policy for policy in policies if "*" not in policy.pattern}
+        return cls(wide, own, version)
 
-        Raises:
-            NameInvalid: a team cannot be called so.
-            AccountUnknown: one of the members is not there; nothing is changed.
-        """
-        check_name(name, "team")
+    def about(self, name: RepositoryName) -> tuple[Policy, ...]:
+        """Those that may cover a repository."""
+        own = self.own.get(name.key)
+        return self.wide if own is None else (own, *self.wide)
 
-        def work(tx: Transaction) -> Team:
-            ids: dict[int, str] = {}
-            for member in members:
-                found = tx.account_named(check_name(member))
-                if found is None:
-                    raise AccountUnknown(member)
-                ids[found.id] = found.name
-            team = tx.put_team(name)
-            tx.set_members(team.id, list(ids))
-            return Team(team.id, team.name, tuple(sorted(ids.values(), key=str.lower)))
+    def rights(self, caller: Caller, name: RepositoryName) -> Right:
+        """Everything the caller may do with a repository."""
+        return rights_of(caller, name, self.about(name))
 
-        return await self._catalog.write(work)
+    def guard(self, rights: Right, name: RepositoryName) -> "TagGuard":
+        """What somebody with these rights may do with the repository's tags."""
+        return TagGuard(rights, policy_of(name, self.about(name)))
 
-    async def delete_team(self, name: str) -> None:
-        """Remove a team and its rules.
+    def reader(self, caller: Caller) -> Callable[[RepositoryName], bool] | None:
+        """Tells which repositories the caller may read; None if that is every one."""
+        scopes = caller.scopes
+        is_open = scopes is None or any(
+            scope.pattern == "*" and Right.READ in scope.rights for scope in scopes
+        )
+        wide = caller.is_admin or any(
+            rule.pattern == "*" and Right.READ in rule.rights for rule in caller.rules
+        )
+        if is_open and wide:
+            return None
+        return lambda name: Right.READ in self.rights(caller, name)
 
-        Raises:
-            AccountUnknown: there is none.
-        """
-        check_name(name, "team")
-        if not await self._catalog.write(lambda tx: tx.delete_team(name)):
-            raise AccountUnknown(name, "team")
 
-    async def grants(self) -> list[Grant]:
-        """All rules, by id."""
-        return await self._catalog.scan(lambda tx: tx.grants())
+@dataclass(frozen=True, slots=True)
+class TagGuard:
+    """Decides about each tag that a write touches, inside its transaction.
 
-    async def grant(self, subject: str, pattern: str, rights: Right) -> Grant:
-        """Let `subject` (`user:NAME`, `team:NAME`, `users`, `everybody`) do more.
+    Only there it is known whether a tag is made or moved.
+    """
 
-        Raises:
-            RequestInvalid: one of the three cannot be; or everybody would get more than READ.
-            AccountUnknown: there is no such user or team.
-        """
-        parse_subject(subject)
-        if not rights:
-            raise RequestInvalid("a rule needs at least one right")
-        if subject == "everybody" and rights & ~Right.READ:
-            raise RequestInvalid("people who did not sign in can be given no right but read")
-        rule = Rule(check_pattern(pattern), rights)
-        return await self._catalog.write(lambda tx: tx.put_grant(subject, rule))
+    rights: Right = Right.ALL
+    policy: Policy = Policy("*")  # noqa: RUF009 - a value
 
-    async def revoke(self, grant_id: int) -> None:
-        """Remove a rule.
+    def put(self, tag: str, old: Digest | None, new: Digest) -> None:
+        """Let a tag be pointed at `new`; a repeated put changes nothing and is fine.
 
         Raises:
-            NotFound: there is none with that id.
+            Denied: the caller may not make it, or not move it.
+            TagImmutable: nobody may move it.
         """
-        if not await self._catalog.write(lambda tx: tx.delete_grant(grant_id)):
-            raise NotFound(f"there is no rule {grant_id}")
+        if old is None:
+            if Right.CREATE_TAG not in self.rights:
+                raise Denied(f"you may not make the tag {tag} here")
+        elif old != new:
+            if is_immutable(tag, self.policy):
+                raise TagImmutable(f"the tag {tag} is immutable: choose another one")
+            if Right.MOVE_TAG not in self.rights:
+                raise Denied(f"the tag {tag} exists, and you may not move it")
 
-    async def set_policy(
-        self, pattern: str, visibility: Visibility, immutable: Sequence[str] = ()
-    ) -> Policy:
-        """Say what holds for the repositories that a pattern covers, whoever asks.
+    def delete(self, tag: str) -> None:
+        """Let a tag be deleted; an immutable one only by who manages the repository.
 
         Raises:
-            RequestInvalid: a pattern, of repositories or of tags that must not move, is none.
+            Denied, TagImmutable: it may not.
         """
-        if len(immutable) > _IMMUTABLE:
-            raise RequestInvalid(f"a policy can have up to {_IMMUTABLE} patterns of tags")
-        for tag in immutable:
-            if "/" in check_pattern(tag):
-                raise RequestInvalid(f"invalid tag pattern: {tag[:100]!r}")
-        policy = Policy(check_pattern(pattern), visibility, tuple(immutable))
-        await self._catalog.write(lambda tx: tx.put_policy(policy))
-        return policy
+        if Right.DELETE not in self.rights:
+            raise Denied(f"you may not delete the tag {tag}")
+        if is_immutable(tag, self.policy) and Right.MANAGE not in self.rights:
+            raise TagImmutable(f"the tag {tag} is immutable: only a manager may delete it")
 
-    async def delete_policy(self, pattern: str) -> None:
-        """Remove what holds for a pattern.
 
-        Raises:
-            NotFound: nothing does.
-        """
-        if not await self._catalog.write(lambda tx: tx.delete_policy(check_pattern(pattern))):
-            raise NotFound(f"there is no policy for {pattern[:100]!r}")
+FREE = TagGuard()
+"""Lets everything happen: no authentication, or work of the service itself."""
