@@ -1,0 +1,140 @@
+"""Answers kept ready, and that none of them is served after a write."""
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from registry.web import hot
+from registry.web.hot import Hot
+from tests.support.asgi import Caller
+
+pytestmark = pytest.mark.anyio
+
+MANIFEST = "/v2/team/model/manifests/latest"
+BLOB = "/v2/team/model/blobs/sha256:" + "0" * 64
+
+
+class Application:
+    """Answers each request with its number, in as many messages as it is told."""
+
+    def __init__(self) -> None:
+        self.version = 1
+        self.calls = 0
+        self.status = 200
+        self.body = b"%d"
+        self.pieces = 1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.calls += 1
+        headers = [(b"etag", b"%d" % self.calls)]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        body = self.body % self.calls
+        for number in range(self.pieces):
+            more = number + 1 < self.pieces
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+@pytest.fixture
+def app() -> Application:
+    return Application()
+
+
+@pytest.fixture
+def ask(app: Application) -> Caller:
+    return Caller(Hot(app, lambda: app.version))
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", MANIFEST),
+        ("HEAD", MANIFEST),
+        ("GET", "/v2/team/model/tags/list"),
+        ("GET", "/v2/team/model/tags/list?n=5"),
+        ("HEAD", BLOB),
+    ],
+)
+async def test_an_answer_is_kept_until_something_is_written(
+    app: Application, ask: Caller, method: str, target: str
+) -> None:
+    first = await ask(method, target)
+    again = await ask(method, target)
+    assert (again.body, again.pairs) == (first.body, first.pairs)
+    assert app.calls == 1
+    app.version += 1
+    assert (await ask(method, target)).pairs == [("etag", "2")]
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", BLOB),
+        ("PUT", MANIFEST),
+        ("DELETE", MANIFEST),
+        ("GET", "/v2/_catalog"),
+        ("GET", "/api/tags"),
+    ],
+)
+async def test_what_is_no_small_answer_of_the_catalog_is_made_each_time(
+    app: Application, ask: Caller, method: str, target: str
+) -> None:
+    for _ in range(3):
+        await ask(method, target)
+    assert app.calls == 3
+
+
+@pytest.mark.parametrize("name", ["if-none-match", "range", "authorization", "cookie"])
+async def test_a_request_with_conditions_or_a_caller_is_not_answered_from_memory(
+    app: Application, ask: Caller, name: str
+) -> None:
+    await ask("GET", MANIFEST)
+    await Caller(ask.app, ask.headers | {name: "x"})("GET", MANIFEST)
+    assert app.calls == 2
+
+
+@pytest.mark.parametrize(
+    "other", [MANIFEST + "?x=1", "/v2/team%2Fmodel/manifests/latest", "/v2/Team/model/manifests/a"]
+)
+async def test_another_spelling_of_the_address_is_another_answer(
+    app: Application, ask: Caller, other: str
+) -> None:
+    await ask("GET", MANIFEST)
+    assert (await ask("GET", other)).body == b"2"
+
+
+async def test_get_and_head_are_kept_apart(app: Application, ask: Caller) -> None:
+    await ask("GET", MANIFEST)
+    await ask("HEAD", MANIFEST)
+    assert app.calls == 2
+
+
+async def test_errors_and_answers_in_pieces_are_not_kept(app: Application, ask: Caller) -> None:
+    app.status = 404
+    await ask("GET", MANIFEST)
+    app.status, app.pieces = 200, 2
+    await ask("GET", MANIFEST)
+    await ask("GET", MANIFEST)
+    assert app.calls == 3
+
+
+async def test_an_old_answer_is_made_anew(
+    app: Application, ask: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ask("HEAD", BLOB)
+    monkeypatch.setattr(hot, "MAX_AGE_S", -1.0)
+    app.version += 1
+    await ask("HEAD", BLOB)
+    await ask("HEAD", BLOB)
+    assert app.calls == 3
+
+
+async def test_memory_is_bounded(
+    app: Application, ask: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hot, "MAX_TOTAL", 10_000)
+    app.body = b"x" * 2000 + b"%d"
+    for number in range(20):
+        await ask("GET", f"/v2/a/manifests/{number}")
+    await ask("GET", "/v2/a/manifests/19")
+    assert app.calls == 20
+    await ask("GET", "/v2/a/manifests/0")
+    assert app.calls == 21
