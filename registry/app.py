@@ -23,6 +23,8 @@ from registry.adapters.upstream_http import HttpUpstreams
 from registry.core.errors import RegistryError
 from registry.server.run import run_server
 from registry.services import Services
+from registry.services.accounts import Accounts
+from registry.services.audit import Audit
 from registry.services.blobs import Blobs, Lives
 from registry.services.create import Create
 from registry.services.housekeeping import Housekeeping
@@ -73,6 +75,8 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         pull=pull,
         push=Push(catalog, store, upstreams, settings),
         inference=Inference(models),
+        accounts=Accounts(catalog, settings, clock),
+        audit=Audit(catalog),
     )
 
 
@@ -136,6 +140,8 @@ async def _lifespan(services: Services) -> AsyncIterator[None]:
         with contextlib.suppress(RegistryError):
             await services.housekeeping.purge()
         await services.housekeeping.finish()
+        await services.accounts.close()
+        await services.audit.close()
         await services.catalog.close()
 
 
@@ -143,7 +149,7 @@ async def _duties(services: Services) -> None:
     """First the list of models: with 100,000 it takes a second, more beside the sweeps."""
     with contextlib.suppress(RegistryError):  # whoever asks for it will be told
         await services.listing.body()
-    await services.housekeeping.run([services.uploads.sweep])
+    await services.housekeeping.run([services.uploads.sweep, services.accounts.sweep])
 
 
 def prepare(settings: Settings) -> None:

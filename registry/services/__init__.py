@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog
+from registry.services.accounts import Accounts
+from registry.services.audit import Audit
 from registry.services.blobs import Blobs
 from registry.services.create import Create
 from registry.services.housekeeping import Housekeeping
@@ -36,3 +38,5 @@ class Services:
     pull: Pull
     push: Push
     inference: Inference
+    accounts: Accounts
+    audit: Audit
