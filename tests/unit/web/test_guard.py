@@ -94,3 +94,12 @@ def test_any_host_name_is_taken_elsewhere() -> None:
 @pytest.mark.parametrize(("host", "status"), [("localhost", 204), ("127.0.0.1", 405)])
 def test_options_without_an_origin(host: str, status: int) -> None:
     assert client(host=host).options("/x").status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("models.example", 200), ("MODELS.example:8", 200), ("x.example", 403)]
+)
+def test_names_of_our_own_are_let_in_on_loopback_too(host: str, status: int) -> None:
+    routes = Starlette(routes=[resource("/x", GET=hello)])
+    app = Guard(routes, (), check_host=True, names=["models.example"])
+    assert TestClient(app, base_url=f"http://{host}").get("/x").status_code == status
