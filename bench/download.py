@@ -13,6 +13,7 @@ import shutil
 import socket
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -52,26 +53,22 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=1024, help="size of the blob")
     parser.add_argument("--readers", type=int, default=500, help="slow readers at once")
     args = parser.parse_args()
-    folder: Path = (args.folder / "bench-download").absolute()
-    folder.mkdir(parents=True)
-    try:
-        with contextlib.ExitStack() as stack, Body(args.mib * MIB, chunked=False) as body:
-            peers = _start(stack, args, folder, body)
-            size = body.size
-            step = size // _RANGES
-            print(f"{args.mib} MiB, min / median / max of {args.rounds}")
-            _rates("whole", peers, args.rounds, size, lambda p: [_get(p, 0, None)])
-            _rates(
-                f"{_RANGES} ranges at once",
-                peers,
-                args.rounds,
-                size,
-                lambda p: [_get(p, n * step, (n + 1) * step) for n in range(_RANGES)],
-            )
-            _heads_beside_downloads(peers)
-            _slow_readers(peers, args.readers)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.ExitStack() as stack, Body(args.mib * MIB, chunked=False) as body:
+        scratch = tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-download-")
+        folder = Path(stack.enter_context(scratch)).absolute()
+        peers = _start(stack, args, folder, body)
+        size, step = body.size, body.size // _RANGES
+        print(f"{args.mib} MiB, min / median / max of {args.rounds}")
+        _rates("whole", peers, args.rounds, size, lambda p: [_get(p, 0, None)])
+        _rates(
+            f"{_RANGES} ranges at once",
+            peers,
+            args.rounds,
+            size,
+            lambda p: [_get(p, n * step, (n + 1) * step) for n in range(_RANGES)],
+        )
+        _heads_beside_downloads(peers)
+        _slow_readers(peers, args.readers)
 
 
 def _start(stack: contextlib.ExitStack, args, folder: Path, body: Body) -> list[Peer]:

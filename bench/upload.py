@@ -8,7 +8,7 @@ The blob's file is deleted after each upload. `sha256` is one thread of hashlib 
 """
 
 import contextlib
-import shutil
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -27,16 +27,13 @@ def main() -> None:
     parser.add_argument("--framing", choices=["length", "chunked", "both"], default="both")
     parser.add_argument("--no-warm", action="store_true", help="do not touch memory before each")
     args = parser.parse_args()
-    folder: Path = args.folder / "bench-upload"
-    folder.mkdir(parents=True)
-    try:
-        with contextlib.ExitStack() as stack:
-            peers = _start(stack, args, folder)
-            for framing in ("length", "chunked"):
-                if args.framing in (framing, "both"):
-                    _measure(peers, folder, args, chunked=framing == "chunked")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        scratch = tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-upload-")
+        folder = Path(stack.enter_context(scratch)).absolute()
+        peers = _start(stack, args, folder)
+        for framing in ("length", "chunked"):
+            if args.framing in (framing, "both"):
+                _measure(peers, folder, args, chunked=framing == "chunked")
 
 
 def _start(stack: contextlib.ExitStack, args, folder: Path) -> list[tuple[Server, str, Path]]:
