@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "server": {"core", "ports", "server", "settings"},
     "logs": set(),
     "app": {"core", "ports", "adapters", "services", "web", "server", "settings", "logs"},
-    "cli": {"core", "ports", "services", "cli", "settings", "app"},
+    "cli": {"core", "ports", "adapters", "services", "cli", "settings", "app"},
 }
 PURE = {  # what core may import from outside the project
     "__future__", "abc", "array", "base64", "bisect", "codecs", "collections", "contextlib",

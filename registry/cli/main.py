@@ -1,7 +1,7 @@
 """The program `registry`: its commands and nothing else.
 
-What only the server needs (the database, the web framework) is loaded by `serve` alone, so that the
-other commands start fast.
+What only the server needs (the database, the web framework) is loaded by `serve` alone, what the
+administration needs when one of its commands runs, so that the other commands start fast.
 """
 
 import sys
@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli import models
+from registry.cli import admin, admin_keys, admin_rights, models
 
 app = typer.Typer(
     name="registry",
@@ -55,6 +55,10 @@ app.command("push")(models.push)
 app.command("cp")(models.copy)
 app.command("rm")(models.remove)
 app.command("version")(models.version)
+admin.add_to(
+    app,
+    (admin_rights.team, admin_keys.key, admin_keys.token, admin_rights.grant, admin_rights.policy),
+)
 
 
 def main() -> None:

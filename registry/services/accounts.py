@@ -3,7 +3,7 @@
 - people (`people.py`): create_user, create_machine, named, accounts, set_password, set_disabled,
   set_admin, delete_account, has_admin, ensure_setup_code, make_setup_code, complete_setup
 - keys (`keys.py`): create_api_key, api_keys, revoke_api_key, add_public_key, public_keys,
-  all_public_keys, remove_public_key
+  all_public_keys, all_api_keys, remove_public_key
 - enrolment (`enrolment.py`): begin_enrolment, pending, confirm_enrolment, make_node_code,
   enrol_node
 - rules (`rules.py`): grant, revoke, grants, set_policy, delete_policy, set_team, delete_team,

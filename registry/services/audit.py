@@ -1,5 +1,6 @@
 """The audit: who did what, from where, with which result. Written behind the requests."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ _PAUSE_S = 0.25
 _WAITING = 20_000
 _KEPT = 1_000_000
 _FIELD_MAX = 512
+_SECRET = re.compile(r"hf_[A-Za-z0-9]{10,}")
 
 
 class Audit:
@@ -62,4 +64,6 @@ def _bounded(entry: AuditEntry) -> AuditEntry:
 
 
 def _text(value: str) -> str:
-    return value[:_FIELD_MAX].encode("utf-8", "replace").decode().replace("\0", "")
+    """The text without what a database does not take, nor a key that stood in a wrong place."""
+    text = value[:_FIELD_MAX].encode("utf-8", "replace").decode().replace("\0", "")
+    return _SECRET.sub("hf_…", text)

@@ -4,7 +4,7 @@ import secrets
 from dataclasses import dataclass
 
 from registry.core.access import Group, Right, Scope
-from registry.core.accounts import HINT_LENGTH, check_title
+from registry.core.accounts import HINT_LENGTH, check_title, is_api_key
 from registry.core.errors import Conflict, NotFound, RequestInvalid
 from registry.core.ssh_key import SshKey
 from registry.ports.accounts import Account, ApiKey, PublicKey
@@ -82,16 +82,17 @@ class Keys(AccountPlace):
         return await self._catalog.read(lambda tx: tx.api_keys(account_id))
 
     async def revoke_api_key(self, key_id: str, owner: int | None = None) -> ApiKey:
-        """Take a key out of use, at once and for good.
+        """Take a key out of use, at once and for good. Its text will do in place of its id.
 
         Raises:
             NotFound: there is none with that id.
         """
 
         def work(tx: Transaction) -> ApiKey:
-            key = tx.find_api_key(key_id) if key_id.isascii() else None
+            key = tx.api_key(sha256_of(key_id)) if is_api_key(key_id) else None
+            key = key or (tx.find_api_key(key_id) if key_id.isascii() else None)
             if key is None or owner not in {None, key.account_id}:
-                raise NotFound(f"there is no API key {key_id[:40]!r}")
+                raise NotFound("there is no API key with that id")
             tx.delete_api_key(key.id)
             return key
 
@@ -126,6 +127,16 @@ class Keys(AccountPlace):
                 (account, key)
                 for account in tx.accounts("", 1_000_000)
                 for key in tx.public_keys(account.id)
+            ]
+        )
+
+    async def all_api_keys(self) -> list[tuple[Account, ApiKey]]:
+        """All API keys with whose they are, by name."""
+        return await self._catalog.scan(
+            lambda tx: [
+                (account, key)
+                for account in tx.accounts("", 1_000_000)
+                for key in tx.api_keys(account.id)
             ]
         )
 

@@ -1,0 +1,104 @@
+"""What the administration commands work on: the database itself, whether or not a server runs.
+
+A running server notices: it keeps what it read of accounts only until they change. Each change is
+an entry of the audit, under the name of the system's user who typed the command.
+"""
+
+import asyncio
+import getpass
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from registry.adapters import migrate
+from registry.adapters.catalog_sql import open_catalog, resolve
+from registry.core.errors import OperationFailed, RegistryError
+from registry.ports.accounts import AuditEntry
+from registry.services.accounts import Accounts
+from registry.services.audit import Audit
+from registry.settings import Settings, SettingsInvalid
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """What a command changes, for the audit."""
+
+    action: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Administration:
+    """What a command is handed."""
+
+    settings: Settings
+    accounts: Accounts
+    audit: Audit
+
+
+def run(
+    data: Path | None,
+    work: Callable[[Administration], Awaitable[T]],
+    deed: Deed | None = None,
+    create: bool = False,
+) -> T:
+    """Do `work` on the database of the settings; with `create` it is made if there is none.
+
+    Raises:
+        OperationFailed: there is no database, or the settings are invalid.
+        RegistryError: what `work` raises.
+    """
+    try:
+        settings = Settings.load(data=data)
+    except SettingsInvalid as error:
+        raise OperationFailed(str(error)) from error
+    url = resolve(settings.database_url, settings.sqlite_path)
+    if not create and url.database and not Path(url.database).exists():
+        raise OperationFailed(
+            f"there is no library in {settings.data}; name its folder with --data or REGISTRY_DATA"
+        )
+    migrate.upgrade(url)
+    return asyncio.run(_run(settings, work, deed))
+
+
+async def _run(
+    settings: Settings, work: Callable[[Administration], Awaitable[T]], deed: Deed | None
+) -> T:
+    catalog = open_catalog(settings.database_url, settings.sqlite_path)
+    accounts, audit = Accounts(catalog, settings, time.time_ns), Audit(catalog)
+    result = "done"
+    try:
+        return await work(Administration(settings, accounts, audit))
+    except RegistryError as error:
+        result = f"failed: {error}"
+        raise
+    finally:
+        if deed is not None:
+            audit.record(_entry(deed, result))
+        await audit.close()
+        await accounts.close()
+        await catalog.close()
+
+
+def _entry(deed: Deed, result: str) -> AuditEntry:
+    return AuditEntry(
+        at=time.time_ns(),
+        who=_system_user(),
+        via="command line",
+        address="",
+        action=deed.action,
+        target=deed.target,
+        result=result,
+        request_id="",
+    )
+
+
+def _system_user() -> str:
+    try:
+        return f"{getpass.getuser()} on the host"
+    except (OSError, KeyError):  # a container may run under a number that has no name
+        return "somebody on the host"
