@@ -9,6 +9,7 @@ Source: Ollama's behaviour at the version whose API is spoken, as recorded in `t
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from registry.core.errors import TemplateInvalid
@@ -34,6 +35,7 @@ from registry.core.gotext import trim_space
 DEFAULT = "{{ .Prompt }}"
 """The template of a model that brings none."""
 
+_SHORT = 4096  # characters; a tree can take a hundred times its text
 _ANY_OBJECT = "{"
 
 _ROUND_TRIP_GO = ('eq .Role "tool"', "tool_response", "TOOL_RESULTS")
@@ -151,6 +153,16 @@ def chosen_template(go_text: str | None, jinja_text: str | None) -> Literal["go"
 
 
 def _read_or_none(text: str) -> GoTemplate | None:
+    return _remembered(text) if len(text) <= _SHORT else _read(text)
+
+
+@lru_cache(maxsize=32)
+def _remembered(text: str) -> GoTemplate | None:
+    """Models share few templates, and show and create look into one again and again."""
+    return _read(text)
+
+
+def _read(text: str) -> GoTemplate | None:
     try:
         return GoTemplate.read(text)
     except TemplateInvalid:
