@@ -1,0 +1,412 @@
+"""The recipes of `deploy/` as they stand, run with a private authority; and TLS in process.
+
+Each way is pushed to and pulled from by a plain client, by skopeo and by a real ollama, if they are
+installed (`OLLAMA` names the binary, else it is looked for in PATH). `PROXY_TEST_MIB` is the size
+of the layer.
+"""
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.support.certificates import Authority, Pair
+from tests.support.server import Server, free_port, running
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+WAYS = ["direct", "nginx", "caddy"]
+SIZE = int(os.environ.get("PROXY_TEST_MIB", "40")) << 20
+OLLAMA = os.environ.get("OLLAMA") or shutil.which("ollama")
+START_S = 20.0
+DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
+OCI = "application/vnd.oci.image.manifest.v1+json"  # skopeo takes foreign layers in these alone
+
+
+@dataclass
+class Place:
+    """A service behind a way in. Its names are `localhost` and, for direct URLs, `127.0.0.1`."""
+
+    way: str
+    folder: Path
+    authority: Authority
+    server: Server
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    @property
+    def blobs_url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    def client(self) -> httpx2.Client:
+        return httpx2.Client(base_url=self.url, verify=self.authority.trust(), timeout=60)
+
+    def log(self) -> str:
+        return self.server.log.read_text()
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    way = str(request.param)
+    folder = tmp_path_factory.mktemp(way)
+    authority = Authority(folder)
+    pair = authority.issue("localhost", "127.0.0.1")
+    port = free_port()
+    environ = {
+        "REGISTRY_EXTERNAL_URL": f"https://localhost:{port}",
+        "REGISTRY_BLOB_BASE_URL": f"https://127.0.0.1:{port}",
+    }
+    if way == "direct":
+        environ |= {
+            "REGISTRY_TLS_CERT": str(pair.certificate),
+            "REGISTRY_TLS_KEY": str(pair.key),
+            "SSL_CERT_FILE": str(authority.file),
+        }
+        with running_tls(folder / "data", port, environ) as server:
+            yield Place(way, folder, authority, server, port)
+        return
+    program = shutil.which(way) or shutil.which(way, path="/usr/sbin:/usr/local/sbin")
+    if program is None:
+        pytest.skip(f"{way} is not installed: its recipe was not run")
+    environ["REGISTRY_TRUSTED_PROXIES"] = "127.0.0.1"
+    with running(folder / "data", **environ) as server:
+        start = {"nginx": nginx, "caddy": caddy}[way]
+        with start(program, folder, Ports(port, server.port), pair):
+            yield Place(way, folder, authority, server, port)
+
+
+@contextmanager
+def running_tls(data: Path, port: int, environ: dict[str, str]) -> Iterator[Server]:
+    data.mkdir(parents=True)
+    log = data.with_suffix(".log")
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "registry", "serve"]
+            + ["--port", str(port), "--data", str(data)],
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **environ},
+        )
+    server = Server(process, port, data, log)
+    try:
+        wait_for(port, log)
+        yield server
+    finally:
+        server.stop()
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the proxy listens, and where the service does."""
+
+    outside: int
+    inside: int
+
+
+@contextmanager
+def nginx(program: str, folder: Path, ports: Ports, pair: Pair) -> Iterator[None]:
+    """The recipe within the smallest configuration around it."""
+    recipe = (DEPLOY / "nginx.conf").read_text()
+    recipe = re.sub(r"listen \[::\]:\d+( ssl)?;", "", recipe)
+    recipe = recipe.replace("listen 443 ssl;", f"listen 127.0.0.1:{ports.outside} ssl;")
+    recipe = recipe.replace("listen 80;", f"listen 127.0.0.1:{free_port()};")
+    recipe = recipe.replace("127.0.0.1:11434", f"127.0.0.1:{ports.inside}")
+    recipe = recipe.replace("/etc/ssl/registry/server.pem", str(pair.certificate))
+    recipe = recipe.replace("/etc/ssl/registry/server.key", str(pair.key))
+    recipe = recipe.replace("models.example.com", "localhost")
+    recipe = recipe.replace("blobs.example.com", "127.0.0.1")
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    paths = "".join(
+        f"{kind}_temp_path {scratch}/{kind};"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    file = folder / "nginx.conf"
+    file.write_text(
+        f"daemon off; pid {scratch}/pid; error_log {folder}/nginx.log warn;"
+        f"events {{}} http {{ access_log off; {paths}\n{recipe}\n}}\n"
+    )
+    with started([program, "-c", str(file), "-p", str(scratch)], ports.outside, folder / "out.log"):
+        yield
+    for left in scratch.rglob("*"):
+        assert not left.is_file() or left.name == "pid", "nothing was written to disk on its way"
+
+
+@contextmanager
+def caddy(program: str, folder: Path, ports: Ports, pair: Pair) -> Iterator[None]:
+    """The recipe with the certificate written into its blocks."""
+    recipe = (DEPLOY / "Caddyfile").read_text()
+    tls = f"tls {pair.certificate} {pair.key}"
+    for name, ours in (("models", "localhost"), ("blobs", "127.0.0.1")):
+        block = f"\n{name}.example.com {{\n"
+        assert block in recipe
+        recipe = recipe.replace(block, f"\nhttps://{ours}:{ports.outside} {{\n\t{tls}\n")
+    recipe = recipe.replace("127.0.0.1:11434", f"127.0.0.1:{ports.inside}")
+    recipe = recipe.replace("\n{\n", "\n{\n\tadmin off\n\tauto_https disable_redirects\n", 1)
+    file = folder / "Caddyfile"
+    file.write_text(recipe)
+    line = [program, "run", "--config", str(file), "--adapter", "caddyfile"]
+    with started(line, ports.outside, folder / "out.log", HOME=str(folder)):
+        yield
+
+
+@contextmanager
+def started(line: list[str], port: int, log: Path, **environ: str) -> Iterator[None]:
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            line, stdout=output, stderr=output, env={**os.environ, **environ}
+        )
+    try:
+        wait_for(port, log)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_for(port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError(f"nothing listens on {port}:\n{log.read_text()[-4000:]}")
+
+
+def some_bytes(seed: int, size: int = SIZE) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def digest_of(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def model_of(layer: bytes, media_type: str) -> tuple[bytes, bytes]:
+    """The config and the manifest of a model of one layer, as ollama would word them."""
+    config = json.dumps({"model_format": "gguf", "rootfs": {"type": "layers"}}).encode()
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "config": {
+            "mediaType": "application/vnd.docker.container.image.v1+json",
+            "digest": digest_of(config),
+            "size": len(config),
+        },
+        "layers": [
+            {
+                "mediaType": "application/vnd.ollama.image.license",
+                "digest": digest_of(layer),
+                "size": len(layer),
+            }
+        ],
+    }
+    return config, json.dumps(manifest, separators=(",", ":")).encode()
+
+
+def push_blob(client: httpx2.Client, name: str, data: bytes) -> None:
+    """By a session, in two chunks, at the addresses that the service gives."""
+    begun = client.post(f"/v2/{name}/blobs/uploads/")
+    assert begun.status_code == 202
+    location = begun.headers["location"]
+    middle = len(data) // 2
+    for part in (data[:middle], data[middle:]):
+        assert location.startswith(str(client.base_url)[:-1])
+        answer = client.patch(location, content=part)
+        assert answer.status_code == 202, answer.text
+        location = answer.headers["location"]
+    done = client.put(location, params={"digest": digest_of(data)})
+    assert done.status_code == 201, done.text
+
+
+def test_bytes_go_in_and_out_whole_and_by_range(place: Place) -> None:
+    data = some_bytes(1)
+    path = f"/v2/team/plain/blobs/{digest_of(data)}"
+    with place.client() as client:
+        push_blob(client, "team/plain", data)
+        answer = client.get(path)
+        assert (answer.status_code, answer.content == data) == (200, True)
+        direct = answer.headers["location"]
+        assert direct.startswith(f"{place.blobs_url}{path}?exp=")
+        part = client.get(direct, headers={"Range": "bytes=1000-2999"})
+        assert (part.status_code, part.content) == (206, data[1000:3000])
+        assert client.head(path).headers["content-length"] == str(len(data))
+
+
+def test_a_probe_has_its_headers_at_once(place: Place) -> None:
+    """The ollama client drops the connection then; what comes behind is wasted."""
+    data = some_bytes(2, 8 << 20)
+    with place.client() as client:
+        push_blob(client, "team/probe", data)
+        direct = client.head(f"/v2/team/probe/blobs/{digest_of(data)}")
+        assert direct.status_code == 200
+        took = []
+        for _ in range(3):
+            began = time.monotonic()
+            with client.stream(
+                "GET",
+                f"/v2/team/probe/blobs/{digest_of(data)}",
+                headers={"User-Agent": "ollama/0.33.0 (amd64 linux) Go/go1.26"},
+                follow_redirects=False,
+            ) as answer:
+                assert (answer.status_code, "location" in answer.headers) == (307, True)
+                took.append(time.monotonic() - began)
+        assert min(took) < 0.12
+
+
+def test_a_large_body_that_nobody_wants_gets_its_answer(place: Place) -> None:
+    session = "00000000-0000-4000-8000-000000000000"
+    with place.client() as client:
+        answer = client.patch(
+            f"/v2/team/x/blobs/uploads/{session}", content=some_bytes(3, 16 << 20)
+        )
+        assert answer.status_code == 404
+        assert answer.json()["errors"][0]["code"] == "BLOB_UPLOAD_UNKNOWN"
+
+
+def test_lies_about_the_client_and_the_host_are_not_believed(place: Place) -> None:
+    lies = {
+        "X-Forwarded-For": "198.51.100.77",
+        "X-Forwarded-Proto": "http",
+        "X-Forwarded-Host": "evil.example",
+        "Forwarded": "for=198.51.100.77;proto=http;host=evil.example",
+    }
+    with place.client() as client:
+        begun = client.post("/v2/team/lies/blobs/uploads/", headers=lies)
+        assert begun.headers["location"].startswith(f"{place.url}/v2/team/lies/")
+    line = re.compile(r"path=/v2/team/lies/blobs/uploads/ .*client=127\.0\.0\.1 ")
+    deadline = time.monotonic() + 5
+    while not line.search(place.log()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert line.search(place.log())
+    assert "198.51.100.77" not in place.log()
+
+
+@pytest.mark.parametrize("path", ["/", "/api/tags", "/v2/", "/v2/_catalog", "/healthz"])
+def test_the_second_name_answers_nothing_but_direct_urls(place: Place, path: str) -> None:
+    with place.client() as client:
+        assert client.get(path).status_code == 200
+        assert client.get(place.blobs_url + path).status_code == 404
+
+
+def test_encoded_slashes_and_dots_reach_the_service_as_they_are(place: Place) -> None:
+    context = place.authority.trust()
+    for path in ("/v2/team%2Fx/tags/list", "/v2/team/../x/tags/list", "/v2//x/tags/list"):
+        with (
+            socket.create_connection(("127.0.0.1", place.port), timeout=20) as raw,
+            context.wrap_socket(raw, server_hostname="localhost") as sock,
+        ):
+            host = f"localhost:{place.port}"
+            sock.sendall(
+                f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+            )
+            status = int(sock.recv(4096).split()[1])
+        assert 400 <= status < 500, path
+
+
+def test_old_tls_is_not_spoken(place: Place) -> None:
+    context = place.authority.trust()
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning):
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with (
+        socket.create_connection(("127.0.0.1", place.port), timeout=20) as raw,
+        pytest.raises((ssl.SSLError, ConnectionError)),
+    ):
+        context.wrap_socket(raw, server_hostname="localhost")
+
+
+# ---- other people's clients
+
+
+def test_skopeo_copies_in_and_out(place: Place) -> None:
+    program = shutil.which("skopeo")
+    if program is None:
+        pytest.skip("skopeo is not installed")
+    layer = some_bytes(4)
+    config, manifest = model_of(layer, OCI)
+    source, back = place.folder / "image", place.folder / "back"
+    source.mkdir()
+    for data in (config, layer):
+        (source / hashlib.sha256(data).hexdigest()).write_bytes(data)
+    (source / "manifest.json").write_bytes(manifest)
+    (source / "version").write_text("Directory Transport Version: 1.1\n")
+    certificates = place.folder / "trust"
+    certificates.mkdir()
+    shutil.copy(place.authority.file, certificates / "ca.crt")
+    image = f"docker://localhost:{place.port}/team/skopeo:v1"
+    for line in (
+        ["--dest-cert-dir", str(certificates), f"dir:{source}", image],
+        ["--src-cert-dir", str(certificates), image, f"dir:{back}"],
+    ):
+        done = subprocess.run(
+            [program, "--insecure-policy", "copy", "--preserve-digests", *line],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert (back / hashlib.sha256(layer).hexdigest()).read_bytes() == layer
+    assert (back / "manifest.json").read_bytes() == manifest
+
+
+def test_ollama_pushes_and_pulls(place: Place) -> None:
+    if not OLLAMA:
+        pytest.skip("ollama is not installed")
+    layer = some_bytes(5)
+    config, manifest = model_of(layer, DOCKER)
+    models = place.folder / "models"
+    name = f"localhost:{place.port}/team/Llama-3.Q4:8b"
+    entry = models / "manifests" / f"localhost:{place.port}" / "team" / "Llama-3.Q4" / "8b"
+    entry.parent.mkdir(parents=True)
+    entry.write_bytes(manifest)
+    blobs = models / "blobs"
+    blobs.mkdir()
+    for data in (config, layer):
+        (blobs / digest_of(data).replace(":", "-")).write_bytes(data)
+    port = free_port()
+    environ = {
+        "HOME": str(place.folder),
+        "OLLAMA_MODELS": str(models),
+        "OLLAMA_HOST": f"127.0.0.1:{port}",
+        "SSL_CERT_FILE": str(place.authority.file),
+    }
+
+    def run(*words: str) -> None:
+        assert OLLAMA
+        done = subprocess.run(
+            [OLLAMA, *words],
+            env={**os.environ, **environ},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    with started([OLLAMA, "serve"], port, place.folder / "ollama.log", **environ):
+        run("push", name)
+        run("rm", name)
+        assert list(blobs.iterdir()) == []
+        run("pull", name)
+    assert (blobs / digest_of(layer).replace(":", "-")).read_bytes() == layer
+    assert entry.read_bytes() == manifest
