@@ -34,10 +34,12 @@ from registry.services.manifests import Manifests
 from registry.services.models import Models
 from registry.services.pull import Pull
 from registry.services.push import Push
+from registry.services.tokens import Tokens
 from registry.services.uploads import UploadLimits, Uploads
 from registry.settings import Settings
-from registry.web import errors, health, inference, oci, ollama
+from registry.web import errors, health, inference, oci, ollama, pages, token
 from registry.web.answers import rfc3339
+from registry.web.auth import Auth
 from registry.web.blob_host import BlobHost
 from registry.web.guard import Guard
 from registry.web.hot import Hot
@@ -77,6 +79,7 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         inference=Inference(models),
         accounts=Accounts(catalog, settings, clock),
         audit=Audit(catalog),
+        tokens=Tokens(catalog, settings.credentials, clock),
     )
 
 
@@ -90,8 +93,10 @@ def application(services: Services) -> ASGIApp:
     routes: list[Route] = [
         *ollama.routes,
         *inference.routes,
+        *token.routes,
         *oci.routes,
         *health.routes,
+        *pages.routes,
     ]
 
     def known(path: str) -> bool:
@@ -115,6 +120,7 @@ def application(services: Services) -> ASGIApp:
     )
     app.router.redirect_slashes = False
     app.state.services = services
+    app.state.auth = Auth(services)
     hot = Hot(app, services.catalog.version)
     settings = services.settings
     hosted = BlobHost(hot, settings) if settings.blob_base_url else hot

@@ -24,6 +24,7 @@ from registry.adapters import tables as t
 from registry.adapters.statements import Insert, Queries, Row, Statement, digest_of
 from registry.core.digest import Digest
 from registry.core.errors import BlobUnknown
+from registry.core.names import RepositoryName
 from registry.ports.catalog import Blob, Freed
 
 _P = bindparam
@@ -49,6 +50,12 @@ _LINK = (
     t.repository_blob.c.digest == _P("digest"),
 )
 _USES = Statement(select(t.repository_blob.c.uses).where(*_LINK))
+_REPOSITORIES = Statement(
+    select(t.repository.c.path)
+    .join(t.repository_blob, t.repository_blob.c.repository_id == t.repository.c.id)
+    .where(t.repository_blob.c.digest == _P("digest"))
+    .limit(_P("count"))
+)
 _FACTS = Statement(select(t.blob_facts.c.facts).where(t.blob_facts.c.digest == _P("digest")))
 
 
@@ -217,6 +224,11 @@ class BlobReader(Queries):
     def has_blob(self, repository_id: int, digest: Digest) -> bool:
         """See `Reader`."""
         return self._uses(repository_id, self._own(digest)) is not None
+
+    def blob_repositories(self, digest: Digest, limit: int) -> list[RepositoryName]:
+        """See `Reader`."""
+        rows = self._sql.all(_REPOSITORIES, digest=self._own(digest), count=limit)
+        return [RepositoryName(path) for (path,) in rows]
 
     def blob_in_use(self, repository_id: int, digest: Digest) -> bool:
         """See `Reader`."""

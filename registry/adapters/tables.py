@@ -185,6 +185,7 @@ repository_blob = Table(
     Column("until", BigInteger, nullable=False),
     Column("uses", BigInteger, nullable=False),
     PrimaryKeyConstraint("repository_id", "digest"),
+    Index(None, "digest"),
     _some("ix_repository_blob_held", "uses = 0", "digest", "until"),
     _some("ix_repository_blob_until", "uses = 0", "until"),
     sqlite_with_rowid=False,
@@ -233,6 +234,7 @@ upload = Table(
     Column("declared_digest", _TEXT, nullable=False),
     Column("state", _TEXT, nullable=False),
     Column("result", _TEXT, nullable=False),
+    Column("subject", _TEXT, nullable=False, server_default=""),
     Index(None, "expires_at"),
 )
 

@@ -125,6 +125,7 @@ class Upload:
     declared_digest: str = ""
     state: str = "open"
     result: str = ""
+    subject: str = ""  # who began it, and alone may go on; empty without authentication
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +222,9 @@ class Reader(AccountReader, Protocol):
 
     def has_blob(self, repository_id: int, digest: Digest) -> bool:
         """Whether the repository has the blob: linked to it, or referred to by its manifests."""
+
+    def blob_repositories(self, digest: Digest, limit: int) -> list[RepositoryName]:
+        """Up to `limit` repositories that have the blob, in no order."""
 
     def blob_in_use(self, repository_id: int, digest: Digest) -> bool:
         """Whether a manifest of the repository refers to the blob."""

@@ -16,6 +16,7 @@ from registry.services.manifests import Manifests
 from registry.services.models import Models
 from registry.services.pull import Pull
 from registry.services.push import Push
+from registry.services.tokens import Tokens
 from registry.services.uploads import Uploads
 from registry.settings import Settings
 
@@ -40,3 +41,4 @@ class Services:
     inference: Inference
     accounts: Accounts
     audit: Audit
+    tokens: Tokens

@@ -21,8 +21,12 @@ from registry.ports.catalog import Blob, Catalog, Reader, Transaction
 Clock = Callable[[], int]
 """Nanoseconds since the epoch."""
 
+Readable = Callable[[RepositoryName], bool]
+"""Whether the caller may read a repository."""
+
 _KEY_NAME = "direct-url"
 _PROMISES = 16_384
+_LOOKED_AT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +207,21 @@ class Blobs:
     # sharing and giving up
 
     async def mount(
-        self, name: RepositoryName, digest: Digest, source: RepositoryName | None
+        self,
+        name: RepositoryName,
+        digest: Digest,
+        source: RepositoryName | None,
+        readable: Readable | None = None,
     ) -> bool:
         """Let `name` have a blob that `source` has, or any repository has if no source is named.
 
-        False if there is no such blob to share: the client then uploads it. Any repository, as long
-        as every caller may read every repository.
+        Any of those that are `readable`. False if there is no such blob to share: the client then
+        uploads it.
         """
+        if source is None and readable is not None:
+            source = await self.readable_in(digest, readable)
+            if source is None:
+                return False
 
         def work(tx: Transaction) -> bool:
             blob = tx.blob(digest) if source is None else _in_repository(tx, source, digest)
@@ -221,6 +233,14 @@ class Blobs:
 
         known = await self.catalog.read(lambda tx: tx.blob(digest) is not None)
         return known and await self.catalog.write(work)
+
+    async def readable_in(self, digest: Digest, readable: Readable) -> RepositoryName | None:
+        """A readable repository that has the blob.
+
+        Of a blob that very many have, some are looked at: whoever misses it then sends it again.
+        """
+        found = await self.catalog.read(lambda tx: tx.blob_repositories(digest, _LOOKED_AT))
+        return next((name for name in found if readable(name)), None)
 
     async def unlink(self, name: RepositoryName, digest: Digest) -> None:
         """Take a blob away from a repository; its bytes go later, if nothing else needs them.

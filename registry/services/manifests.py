@@ -5,7 +5,7 @@ catalog does not know yet: GGUF headers, texts, the config. The transaction (`co
 rows only. `create`, `pull` and `PUT /v2/…/manifests` all end here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from registry.core import media
@@ -30,9 +30,12 @@ from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog, Reader, Transaction
 from registry.services.gguf_facts import read_facts
 from registry.services.housekeeping import Housekeeping
+from registry.services.rights import FREE, TagGuard
 
 MAX_TEXT = 16 << 20
 """A text layer above this size, in bytes, is kept but not read: its model is no model to us."""
+
+_SCANNED = 500  # names looked at in one read
 
 _TEXTS = frozenset(
     {media.TEMPLATE, media.PROMPT, media.SYSTEM, media.PARAMS, media.MESSAGES, media.LICENSE}
@@ -45,6 +48,16 @@ class Prepared:
 
     row: rows.Manifest
     facts: Mapping[Digest, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A manifest on its way in: under a tag or its digest, and under more tags."""
+
+    reference: str
+    body: bytes
+    content_type: str | None
+    extra_tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +161,7 @@ class Manifests:
             tx.put_facts(digest, facts)
 
     def replace_model(
-        self, tx: Transaction, name: ModelName, prepared: Prepared
+        self, tx: Transaction, name: ModelName, prepared: Prepared, guard: TagGuard = FREE
     ) -> tuple[Digest | None, list[rows.Freed]]:
         """Make `name` the prepared manifest, dropping what it was before.
 
@@ -156,6 +169,7 @@ class Manifests:
         may use them. Returns the old manifest's digest and the blobs that went with it.
         """
         repository = tx.put_repository(name.repository)
+        _check_tag(tx, guard, repository.id, name.tag, prepared.row.digest)
         for reference in prepared.row.references:
             if tx.blob(reference.digest) is None:
                 raise ManifestBlobUnknown(str(reference.digest))
@@ -192,33 +206,28 @@ class Manifests:
         await self._housekeeping.settle(freed)
         return bool(freed)
 
-    async def put(
-        self,
-        name: RepositoryName,
-        reference: str,
-        body: bytes,
-        content_type: str | None,
-        extra_tags: Sequence[str] = (),
-    ) -> PutResult:
-        """Put a manifest under a tag or its digest, and under more tags.
+    async def put(self, name: RepositoryName, put: Put, guard: TagGuard = FREE) -> PutResult:
+        """Put a manifest into a repository.
 
         Raises:
+            Denied, TagImmutable: `guard` is against one of the tags; nothing is put.
             NameInvalid: a tag that is none.
-            DigestInvalid, DigestMismatch: `reference` is a digest that is not the body's.
+            DigestInvalid, DigestMismatch: it is put under a digest that is not the body's.
             ManifestInvalid, SizeInvalid: see `prepare` and `commit`.
         """
         digest = None
-        tags = [check_tag(tag) for tag in extra_tags]
-        if ":" in reference:
-            digest = check_digest(reference, body)
+        tags = [check_tag(tag) for tag in put.extra_tags]
+        if ":" in put.reference:
+            digest = check_digest(put.reference, put.body)
         else:
-            tags.insert(0, check_tag(reference))
-        prepared = await self.prepare(body, content_type, digest=digest)
+            tags.insert(0, check_tag(put.reference))
+        prepared = await self.prepare(put.body, put.content_type, digest=digest)
 
         def work(tx: Transaction) -> None:
             repository = tx.put_repository(name)
             self.commit(tx, repository, prepared)
             for tag in tags:
+                _check_tag(tx, guard, repository.id, tag, prepared.row.digest)
                 tx.put_tag(repository.id, tag, prepared.row.digest, self._clock())
 
         await self._catalog.write(work)
@@ -241,10 +250,11 @@ class Manifests:
             raise ManifestUnknown(f"manifest unknown: {reference}")
         return found
 
-    async def delete(self, name: RepositoryName, reference: str) -> None:
+    async def delete(self, name: RepositoryName, reference: str, guard: TagGuard = FREE) -> None:
         """Delete a tag (only the tag goes), or a manifest by digest (its tags go with it).
 
         Raises:
+            Denied, TagImmutable: `guard` is against it.
             ManifestUnknown: the repository has none such.
         """
 
@@ -254,8 +264,12 @@ class Manifests:
             if repository is None or digest is None:
                 raise ManifestUnknown(f"manifest unknown: {reference}")
             if ":" not in reference:
+                guard.delete(reference)
                 tx.delete_tag(repository.id, reference)
                 return []
+            for tag in tx.manifest_tags(digest):
+                if tag.repository.id == repository.id:
+                    guard.delete(tag.name)
             manifest = tx.manifest(digest)
             tx.delete_manifest(repository.id, digest)
             blobs = [item.digest for item in manifest.references if item.blob] if manifest else []
@@ -282,9 +296,26 @@ class Manifests:
 
         return await self._catalog.read(work)
 
-    async def catalog_page(self, last: str, limit: int) -> tuple[list[RepositoryName], bool]:
-        """Up to `limit` repositories after `last`, and whether there are more."""
-        found = await self._catalog.read(lambda tx: tx.repositories(last.lower(), limit + 1))
+    async def catalog_page(
+        self,
+        last: str,
+        limit: int,
+        readable: Callable[[RepositoryName], bool] | None = None,
+    ) -> tuple[list[RepositoryName], bool]:
+        """Up to `limit` repositories after `last`, and whether there are more.
+
+        With `readable`, only those of which it says yes.
+        """
+        if readable is None:
+            found = await self._catalog.read(lambda tx: tx.repositories(last.lower(), limit + 1))
+            return found[:limit], len(found) > limit
+        found, after = [], last.lower()
+        while len(found) <= limit:
+            some = await self._catalog.read(_names_after(after))
+            found += [name for name in some if readable(name)]
+            if len(some) < _SCANNED:
+                break
+            after = some[-1].key
         return found[:limit], len(found) > limit
 
     async def referrers(self, name: RepositoryName, subject: Digest) -> list[rows.Manifest]:
@@ -295,6 +326,17 @@ class Manifests:
             return tx.referrers(repository.id, subject) if repository else []
 
         return await self._catalog.read(work)
+
+
+def _check_tag(tx: Reader, guard: TagGuard, repository_id: int, name: str, digest: Digest) -> None:
+    """Ask the guard, where it is one, about a tag that is to be put."""
+    if guard is not FREE:
+        old = tx.tag(repository_id, name)
+        guard.put(name, old.digest if old else None, digest)
+
+
+def _names_after(after: str) -> Callable[[Reader], list[RepositoryName]]:
+    return lambda tx: tx.repositories(after, _SCANNED)
 
 
 def is_model(manifest: Manifest) -> bool:

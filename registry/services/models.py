@@ -21,6 +21,7 @@ from registry.services.gguf_facts import read_arrays
 from registry.services.housekeeping import Housekeeping
 from registry.services.kept import Kept
 from registry.services.manifests import Manifests, take_apart
+from registry.services.rights import FREE, TagGuard
 
 _CACHED_PARTS = 512
 _SHOWN_BYTES = 64 << 20
@@ -140,10 +141,11 @@ class Models:
             arrays = await read_arrays(opened, facts)
         return shown(facts, arrays)
 
-    async def copy(self, source: ModelName, destination: ModelName) -> None:
+    async def copy(self, source: ModelName, destination: ModelName, guard: TagGuard = FREE) -> None:
         """Give a model a second name. What the second name meant before is left to the sweep.
 
         Raises:
+            Denied, TagImmutable: `guard` is against the second name.
             ModelUnknown: there is no `source`.
         """
 
@@ -156,10 +158,11 @@ class Models:
             if tag is None or manifest is None:
                 raise ModelUnknown(f"model {source.short} not found")
             repository = tx.put_repository(spelt.repository)
+            old = tx.tag(repository.id, spelt.tag)
+            guard.put(spelt.tag, old.digest if old else None, manifest.digest)
             for reference in manifest.references:
                 tx.link_blob(repository.id, reference.digest, 0)
             tx.put_manifest(repository.id, manifest, self._clock())
-            old = tx.tag(repository.id, spelt.tag)
             tx.put_tag(repository.id, spelt.tag, manifest.digest, self._clock())
             if old is not None and old.digest != manifest.digest:
                 tx.drop_untagged(repository.id, old.digest)
@@ -167,10 +170,11 @@ class Models:
         await self._catalog.write(work)
         await self._housekeeping.settle([])
 
-    async def delete(self, name: ModelName) -> None:
+    async def delete(self, name: ModelName, guard: TagGuard = FREE) -> None:
         """Delete a model; blobs that nothing else refers to go at once.
 
         Raises:
+            Denied, TagImmutable: `guard` is against it.
             ModelUnknown: there is no such model.
         """
 
@@ -178,6 +182,7 @@ class Models:
             tag = tx.find_model(name)
             if tag is None:
                 raise ModelUnknown(f"model {name.short} not found")
+            guard.delete(tag.name)
             tx.delete_tag(tag.repository.id, tag.name)
             return self._manifests.drop(tx, tag.repository.id, tag.digest)
 

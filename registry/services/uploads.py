@@ -70,8 +70,12 @@ class Uploads:
         self._live = LiveSessions()
         self._open: dict[str, int] = {}  # session -> when it expires
 
-    async def begin(self, name: RepositoryName, declared: Digest | None = None) -> Upload:
+    async def begin(
+        self, name: RepositoryName, declared: Digest | None = None, subject: str = ""
+    ) -> Upload:
         """Begin a session; `declared` is the digest its client means to send.
+
+        It is for `subject` alone, whatever token a later request comes with: see `check_subject`.
 
         Raises:
             Unavailable: too many sessions are open.
@@ -88,6 +92,7 @@ class Uploads:
                 created_at=now,
                 expires_at=now + self._limits.idle_s * NS,
                 declared_digest=str(declared or ""),
+                subject=subject,
             )
             tx.put_upload(upload)
             return upload
@@ -95,6 +100,16 @@ class Uploads:
         upload = await self._catalog.write(work)
         self._open[session] = upload.expires_at
         return upload
+
+    async def check_subject(self, session: str, subject: str) -> None:
+        """Let pass only whom a session is for; an unknown one is found out later.
+
+        Raises:
+            UploadUnknown: it is for somebody else.
+        """
+        upload = await self._catalog.read(lambda tx: tx.upload(session))
+        if upload is not None and upload.subject != subject:
+            raise _unknown(session)
 
     async def status(self, name: RepositoryName, session: str) -> Upload:
         """An open session.

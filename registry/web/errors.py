@@ -10,8 +10,9 @@ from starlette.responses import Response
 
 from registry.core import errors
 from registry.core.errors import RegistryError
-from registry.web import openai
+from registry.web import openai, page
 from registry.web.answers import json_response
+from registry.web.auth import challenge_headers
 from registry.web.oci_errors import OCI_CODES, render_oci
 from registry.web.statuses import headers_of, status_of
 
@@ -31,6 +32,9 @@ async def answer(request: Request, error: Exception) -> Response:
         log.info("request failed", error=str(error), kind=type(error).__name__)
     response = render(request, status, str(error), error)
     response.headers.update(headers_of(error))
+    if isinstance(error, errors.Unauthenticated):
+        for challenge in challenge_headers(request, error):
+            response.headers.append("WWW-Authenticate", challenge)
     return response
 
 
@@ -47,6 +51,8 @@ def render(request: Request, status: int, message: str, error: RegistryError) ->
     path = request.url.path
     if path == "/v2" or path.startswith("/v2/"):
         return render_oci(request, status, code_of(error), message, detail_of(error))
+    if path == "/ui" or path.startswith("/ui/"):
+        return page.render_error(request, status, message)
     if path.startswith("/v1/messages"):
         request_id = str(request.scope.get("state", {}).get("request_id", ""))
         return openai.render_anthropic(status, message, request_id)

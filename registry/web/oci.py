@@ -20,9 +20,9 @@ from registry.core.manifest import Referrer, encode_referrers
 from registry.core.media import OCI_INDEX
 from registry.core.names import check_tag
 from registry.ports.catalog import Manifest
-from registry.web import oci_blobs, oci_uploads
+from registry.services.manifests import Put
+from registry.web import auth, oci_blobs, oci_uploads
 from registry.web.oci_access import (
-    CATALOG,
     DELETE,
     PULL,
     PUSH,
@@ -49,13 +49,13 @@ class PageInvalid(RequestInvalid):
 
 async def ping(request: Request, target: Target) -> Response:
     """GET /v2/: says that the protocol is spoken here."""
-    await authorize(request, None, PULL)
+    await auth.authorize_registry(request, None)
     return Response(b"{}", media_type="application/json")
 
 
 async def get_manifest(request: Request, target: Target) -> Response:
     """GET and HEAD of a manifest: the bytes as they were put, whatever Accept says."""
-    await authorize(request, target.repository, PULL)
+    await authorize(request, target, PULL)
     reference = _reference(target)
     manifest = await services(request).manifests.get(target.repository, reference)
     headers = {
@@ -70,15 +70,15 @@ async def get_manifest(request: Request, target: Target) -> Response:
 
 async def put_manifest(request: Request, target: Target) -> Response:
     """PUT of a manifest by tag or digest; `tag` parameters name further tags."""
-    await authorize(request, target.repository, PUSH)
+    await authorize(request, target, PUSH)
     bundle = services(request)
     tags = request.query_params.getlist("tag")
     if len(tags) > _MAX_TAG_PARAMETERS:
         return render_oci(request, 414, "TAG_INVALID", "too many tags in one request")
     body = await read_bounded(request, bundle.settings.limits.manifest_bytes)
-    result = await bundle.manifests.put(
-        target.repository, _reference(target), body, request.headers.get("content-type"), tags
-    )
+    put = Put(_reference(target), body, request.headers.get("content-type"), tuple(tags))
+    guard = await auth.guard(request, target.repository)
+    result = await bundle.manifests.put(target.repository, put, guard)
     bundle.blobs.forget_promises(target.repository)
     answer = Response(status_code=201)
     answer.headers["Location"] = (
@@ -94,14 +94,15 @@ async def put_manifest(request: Request, target: Target) -> Response:
 
 async def delete_manifest(request: Request, target: Target) -> Response:
     """DELETE of a tag, or of a manifest with its tags."""
-    await authorize(request, target.repository, DELETE)
-    await services(request).manifests.delete(target.repository, _reference(target))
+    await authorize(request, target, DELETE)
+    guard = await auth.guard(request, target.repository)
+    await services(request).manifests.delete(target.repository, _reference(target), guard)
     return Response(status_code=202)
 
 
 async def list_tags(request: Request, target: Target) -> Response:
     """GET of the tags, in byte order."""
-    await authorize(request, target.repository, PULL)
+    await authorize(request, target, PULL)
     count = _page_size(request, _MAX_TAGS, _MAX_TAGS)
     last = request.query_params.get("last", "")
     page = await services(request).manifests.tags(target.repository, last, max(count, 1))
@@ -114,10 +115,11 @@ async def list_tags(request: Request, target: Target) -> Response:
 
 async def catalog(request: Request, target: Target) -> Response:
     """GET /v2/_catalog: the repositories by name."""
-    await authorize(request, None, CATALOG)
+    await auth.authorize_registry(request, auth.CATALOG)
     count = _page_size(request, 100, _MAX_REPOSITORIES)
     last = request.query_params.get("last", "")
-    found, more = await services(request).manifests.catalog_page(last, max(count, 1))
+    readable = await auth.reader(request)
+    found, more = await services(request).manifests.catalog_page(last, max(count, 1), readable)
     names = [str(name) for name in found[:count]]
     answer = _json({"repositories": names})
     if more and names:
@@ -127,7 +129,7 @@ async def catalog(request: Request, target: Target) -> Response:
 
 async def referrers(request: Request, target: Target) -> Response:
     """GET of what refers to a digest: an index, empty for one nobody has heard of."""
-    await authorize(request, target.repository, PULL)
+    await authorize(request, target, PULL)
     subject = Digest.parse(target.argument)
     wanted = request.query_params.get("artifactType", "")
     rows = await services(request).manifests.referrers(target.repository, subject)

@@ -2,14 +2,16 @@
 
 import re
 from dataclasses import dataclass
+from enum import Enum
 
 from starlette.requests import ClientDisconnect, Request
 
+from registry.core.access import Right
+from registry.core.challenge import repository_scope
 from registry.core.errors import SizeInvalid, TooLarge
-from registry.core.names import RepositoryName
 from registry.services import Services
-
-PULL, PUSH, DELETE, CATALOG = "pull", "push", "delete", "catalog"
+from registry.web import auth
+from registry.web.oci_paths import Target
 
 _LENGTH = re.compile(r"[0-9]{1,19}")
 
@@ -20,12 +22,26 @@ def services(request: Request) -> Services:
     return bundle
 
 
-async def authorize(request: Request, repository: RepositoryName | None, action: str) -> None:
-    """Say whether the caller may do `action` (a constant of this module) on a repository.
+class Action(Enum):
+    """What requests do with a repository: the right it needs, and what a token is asked for."""
 
-    Everybody may do everything: the service has no accounts yet. This is the one place that
-    changes with them.
+    PULL = (Right.READ, ("pull",))
+    PUSH = (Right.CREATE_TAG, ("pull", "push"))
+    DELETE = (Right.DELETE, ("delete",))
+
+
+PULL, PUSH, DELETE = Action.PULL, Action.PUSH, Action.DELETE
+
+
+async def authorize(request: Request, target: Target, action: Action) -> None:
+    """Let the request pass if its caller may do that with the target's repository.
+
+    Raises:
+        Unauthenticated, Denied: see `auth.authorize`.
     """
+    right, words = action.value
+    scope = repository_scope(target.name, *words)
+    await auth.authorize(request, target.repository, right, scope)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ def render_oci(
     """
     if is_direct(request.query_params):
         return Response(b"", status, headers=API_VERSION)
-    if is_ollama(request):
+    if is_ollama(request) or is_transfer(request):
         line = " ".join(message.split()) + "\n"
         return Response(line, status, headers=API_VERSION, media_type="text/plain")
     error: dict[str, Any] = {"code": code, "message": message}

@@ -14,8 +14,9 @@ from registry.core.ranges import Span, chunk, so_far
 from registry.ports.catalog import Upload
 from registry.services.blobs import is_empty
 from registry.services.uploads import Chunk
+from registry.web import auth
 from registry.web.bodies import request_body
-from registry.web.oci_access import PULL, PUSH, Length, authorize, services
+from registry.web.oci_access import PUSH, Length, authorize, services
 from registry.web.oci_errors import OCI_CODES, render_oci
 from registry.web.oci_paths import Target
 from registry.web.urls import external_base
@@ -23,7 +24,7 @@ from registry.web.urls import external_base
 
 async def begin(request: Request, target: Target) -> Response:
     """POST: mount a blob, store one that is the body, or begin a session."""
-    await authorize(request, target.repository, PUSH)
+    await authorize(request, target, PUSH)
     query = request.query_params
     _check_algorithm(query.get("digest-algorithm", "sha256"))
     if "mount" in query:
@@ -46,24 +47,35 @@ async def begin(request: Request, target: Target) -> Response:
 
 async def _mount(request: Request, target: Target, digest: Digest) -> bool:
     """Whether the blob is now in the repository. A strange `from` is no error: ollama sends one."""
+    readable = await auth.mountable(request)
     source = None
     if "from" in request.query_params:
         try:
             source = RepositoryName.parse(request.query_params["from"])
-            await authorize(request, source, PULL)
         except RegistryError:
             return False
-    return await services(request).blobs.mount(target.repository, digest, source)
+        if readable is not None and not readable(source):
+            return False
+    return await services(request).blobs.mount(target.repository, digest, source, readable)
 
 
 async def _session(request: Request, target: Target, declared: Digest | None) -> Response:
-    upload = await services(request).uploads.begin(target.repository, declared)
+    holder = await auth.holder(request)
+    upload = await services(request).uploads.begin(target.repository, declared, holder)
     return Response(status_code=202, headers=_state(request, target, upload.id, upload.offset))
+
+
+async def _authorize_session(request: Request, target: Target) -> None:
+    """Let pass who may push and began the session, with the same token or a later one."""
+    await authorize(request, target, PUSH)
+    if not auth.is_off(request):
+        holder = await auth.holder(request)
+        await services(request).uploads.check_subject(target.argument, holder)
 
 
 async def append(request: Request, target: Target) -> Response:
     """PATCH: add a chunk."""
-    await authorize(request, target.repository, PUSH)
+    await _authorize_session(request, target)
     uploads = services(request).uploads
     try:
         upload = await uploads.append(target.repository, target.argument, _chunk(request))
@@ -74,7 +86,7 @@ async def append(request: Request, target: Target) -> Response:
 
 async def finish(request: Request, target: Target) -> Response:
     """PUT: commit, with or without a last chunk. The ollama client's `etag` is not needed."""
-    await authorize(request, target.repository, PUSH)
+    await _authorize_session(request, target)
     digest = _digest(request)
     last = None if Length.of(request).size == 0 else _chunk(request)
     try:
@@ -86,14 +98,14 @@ async def finish(request: Request, target: Target) -> Response:
 
 async def status(request: Request, target: Target) -> Response:
     """GET: how far the session has come."""
-    await authorize(request, target.repository, PUSH)
+    await _authorize_session(request, target)
     upload: Upload = await services(request).uploads.status(target.repository, target.argument)
     return Response(status_code=204, headers=_state(request, target, upload.id, upload.offset))
 
 
 async def cancel(request: Request, target: Target) -> Response:
     """DELETE: end the session. Asks for no more than the right to push: who began may clean up."""
-    await authorize(request, target.repository, PUSH)
+    await _authorize_session(request, target)
     await services(request).uploads.cancel(target.repository, target.argument)
     return Response(status_code=204)
 

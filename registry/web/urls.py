@@ -1,6 +1,7 @@
 """The addresses that clients know this service by: its own, and that of direct URLs."""
 
 import re
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -50,6 +51,25 @@ def leads_elsewhere(request: Request, *, port_counts: bool) -> bool:
     asked = f"{request.scope['scheme']}://{request.headers.get('host', '')}"
     here = [_authority(external_base(request)), _authority(asked)]
     return all(there != each if port_counts else there[0] != each[0] for each in here)
+
+
+def is_own_host(request: Request) -> bool:
+    """Whether the address that the client used is certainly ours.
+
+    It is if the settings name it. Else what the client says is believed only if it is the address
+    that the connection came in by: any name could be that of another server, which passes on what
+    was meant for it.
+    """
+    if _settings(request).external_url:
+        return True
+    address, port = request.scope.get("server") or ("", None)
+    host, asked_port = _authority(external_base(request))
+    try:
+        own = ip_address(address)
+        is_same = own.is_loopback if host == "localhost" else ip_address(host) == own
+    except ValueError:
+        return False
+    return is_same and asked_port == port
 
 
 def own_names(settings: Settings) -> list[str]:
