@@ -14,6 +14,7 @@ from registry.core.errors import (
 )
 from registry.core.names import ModelName, RepositoryName
 from registry.ports.catalog import Catalog, Reader, Transaction
+from tests.contract.catalog_accounts import AccountsContract
 from tests.contract.catalog_blobs import BlobsContract
 from tests.contract.catalog_manifests import ManifestsContract
 from tests.contract.catalog_names import NamesContract
@@ -251,6 +252,7 @@ class CatalogContract(
     ManifestsContract,
     BlobsContract,
     TransfersContract,
+    AccountsContract,
 ):
     """All of it."""
 
