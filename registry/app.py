@@ -37,7 +37,7 @@ from registry.services.push import Push
 from registry.services.tokens import Tokens
 from registry.services.uploads import UploadLimits, Uploads
 from registry.settings import Settings
-from registry.web import errors, health, inference, oci, ollama, pages, token
+from registry.web import api_v1, errors, health, inference, oci, ollama, openapi, pages, token
 from registry.web.answers import rfc3339
 from registry.web.auth import Auth
 from registry.web.blob_host import BlobHost
@@ -97,6 +97,8 @@ def application(services: Services) -> ASGIApp:
         *oci.routes,
         *health.routes,
         *pages.routes,
+        *api_v1.routes,
+        *openapi.routes,
     ]
 
     def known(path: str) -> bool:

@@ -56,7 +56,9 @@ class Enrolment(AccountPlace):
         host, now, life = _clean(host), self._clock(), self._settings.credentials.code_s
         link = self._links.get((key.blob, host))
         if link is not None and link.expires_at > self._after(life // 2):
-            return code_text(link.plain)
+            sha256 = sha256_of(link.plain)  # another process may have seen it used
+            if await self._catalog.read(lambda tx: tx.code(sha256)):
+                return code_text(link.plain)
         while self._links and next(iter(self._links.values())).expires_at <= now:
             self._links.popitem(last=False)
         if len(self._links) >= _OPEN_LINKS:
@@ -95,9 +97,29 @@ class Enrolment(AccountPlace):
             return attach(tx, account_id, SshKey.parse(found.subject), wish)
 
         made = await self._catalog.write(work)
-        for asked in [asked for asked in self._links if asked[0] == made.blob]:
-            del self._links[asked]
+        self._forget_links(made.blob)
         return made
+
+    async def refuse_enrolment(self, code: str) -> None:
+        """Make a link void: the person who was asked does not know the key.
+
+        Raises:
+            NotFound: the link is unknown, used or expired.
+        """
+        now = self._clock()
+
+        def work(tx: Transaction) -> str:
+            found = _expect(tx, code, "key", now)
+            tx.take_code(found.sha256, now)
+            return found.subject
+
+        blob = await self._catalog.write(work)
+        self._forget_links(blob)
+
+    def _forget_links(self, blob: str) -> None:
+        """The next refusal of the key makes a new link: the one it had is used."""
+        for asked in [asked for asked in self._links if asked[0] == blob]:
+            del self._links[asked]
 
     async def make_node_code(self, account_id: int) -> str:
         """A code with which a machine attaches its key to the account.

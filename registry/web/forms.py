@@ -10,7 +10,6 @@ The pages' Referrer-Policy is `same-origin` and not `no-referrer`: with that one
 """
 
 import asyncio
-import hashlib
 import hmac
 import re
 import secrets
@@ -22,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from registry.core.errors import Forbidden, RequestInvalid, SizeInvalid, TooLarge
+from registry.services.callers import csrf_of
 from registry.web.urls import external_base
 
 SESSION = "registry_session"
@@ -132,12 +132,7 @@ def own_path(text: str) -> str:
 def form_token(request: Request) -> str:
     """The token that forms of this browser carry; empty if it has no cookie of ours."""
     text = cookie(request, SESSION) or cookie(request, VISIT)
-    return token_of(text) if text else ""
-
-
-def token_of(cookie_text: str) -> str:
-    """The token that goes with a cookie."""
-    return hmac.new(cookie_text.encode(), b"registry form", hashlib.sha256).hexdigest()
+    return csrf_of(text) if text else ""
 
 
 def new_visit() -> str:
@@ -161,7 +156,7 @@ def cookie(request: Request, name: str) -> str:
     return text if _COOKIE.fullmatch(text) else ""
 
 
-def set_cookie(request: Request, response: Response, name: str, text: str, life_s: int) -> None:
+def set_cookie(request: Request, name: str, text: str, life_s: int, response: Response) -> None:
     """Set a cookie that scripts and other sites cannot use."""
     response.set_cookie(
         cookie_name(request, name), text, max_age=life_s, path="/",
@@ -169,7 +164,7 @@ def set_cookie(request: Request, response: Response, name: str, text: str, life_
     )  # fmt: skip
 
 
-def drop_cookie(request: Request, response: Response, name: str) -> None:
+def drop_cookie(request: Request, name: str, response: Response) -> None:
     """Have the browser forget a cookie."""
     response.delete_cookie(
         cookie_name(request, name), path="/",

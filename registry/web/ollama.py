@@ -26,6 +26,7 @@ from registry.core.layering import Recipe, check_files
 from registry.core.modelref import parse_reference, pull_name
 from registry.core.names import ModelName
 from registry.services import Services
+from registry.web import page
 from registry.web.answers import bytes_response, empty_response, json_response, rfc3339
 from registry.web.bodies import request_body
 from registry.web.resources import resource
@@ -70,7 +71,9 @@ async def read_json(request: Request) -> bytes:
 
 
 async def root(request: Request) -> Response:
-    """GET /: liveness in one line of text."""
+    """GET /: liveness in one line of text; people with a browser are led to the page."""
+    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+        return page.go("/ui/")
     return bytes_response(b"Ollama is running", media_type="text/plain; charset=utf-8")
 
 
