@@ -33,7 +33,7 @@ from registry.services.callers import credential_of
 from registry.services.rights import FREE, Policies, TagGuard
 from registry.services.tokens import Access, Claims, Subject
 from registry.web.auditing import note
-from registry.web.forms import SESSION
+from registry.web.forms import session_cookie
 from registry.web.proxies import client_address
 from registry.web.urls import external_base
 
@@ -262,7 +262,7 @@ def _cookie(request: Request) -> str:
     origin = request.headers.get("origin", "")
     if origin and origin != external_base(request):
         return ""
-    return request.cookies.get(SESSION, "")[:256]
+    return session_cookie(request)
 
 
 # what handlers ask

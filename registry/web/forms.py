@@ -156,6 +156,11 @@ def cookie(request: Request, name: str) -> str:
     return text if _COOKIE.fullmatch(text) else ""
 
 
+def session_cookie(request: Request) -> str:
+    """The session that a browser shows; empty if it shows none."""
+    return cookie(request, SESSION)
+
+
 def set_cookie(request: Request, name: str, text: str, life_s: int, response: Response) -> None:
     """Set a cookie that scripts and other sites cannot use."""
     response.set_cookie(
