@@ -5,26 +5,22 @@ Who may do what is not asked here: `web` asks before it calls. The bytes' way in
 Every "it is here" is also a promise that the blob stays for a while: see `stat`.
 """
 
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from registry.core.digest import EMPTY, Digest
-from registry.core.direct_url import SigningKey
 from registry.core.errors import BlobInUse, BlobUnknown, DigestMismatch
 from registry.core.names import RepositoryName
 from registry.ports.blobs import BlobStore, Body, Incoming, Opened
 from registry.ports.catalog import Blob, Catalog, Reader, Transaction
+from registry.services.name_pages import Readable
+from registry.services.signing_keys import SigningKeys
 
 Clock = Callable[[], int]
 """Nanoseconds since the epoch."""
 
-Readable = Callable[[RepositoryName], bool]
-"""Whether the caller may read a repository."""
-
-_KEY_NAME = "direct-url"
 _PROMISES = 16_384
 _LOOKED_AT = 1_000
 
@@ -52,7 +48,7 @@ class Blobs:
         self.lives = lives or Lives()
         self.clock = clock
         self._promised: OrderedDict[tuple[str, Digest], int] = OrderedDict()
-        self._signing_key: SigningKey | None = None
+        self.signing_keys = SigningKeys(catalog, clock)
 
     # reading
 
@@ -260,18 +256,6 @@ class Blobs:
 
         await self.catalog.write(work)
         self._promised.pop((name.key, digest), None)
-
-    # direct URLs
-
-    async def signing_key(self) -> SigningKey:
-        """The key of direct URLs, one for all replicas."""
-        if self._signing_key is None:
-            secret = await self.catalog.read(lambda tx: tx.secret(_KEY_NAME))
-            if secret is None:
-                fresh = secrets.token_bytes(32)
-                secret = await self.catalog.write(lambda tx: tx.put_secret(_KEY_NAME, fresh))
-            self._signing_key = SigningKey(secret)
-        return self._signing_key
 
 
 def is_empty(digest: Digest) -> bool:

@@ -67,7 +67,7 @@ async def _may_read(request: Request, target: Target, digest: Digest) -> bool:
         await authorize(request, target, PULL)
         return True
     bundle = services(request)
-    keys = (await bundle.blobs.signing_key(),)
+    keys = await bundle.blobs.signing_keys.ring()
     now_s = bundle.clock() // _NS
     return verify(request.query_params, target.repository, digest, keys, now_s)
 
@@ -80,7 +80,8 @@ async def _direct_url(request: Request, target: Target, digest: Digest) -> str:
     bundle = services(request)
     expires_s = bundle.clock() // _NS + bundle.settings.direct_url_s
     grant = Grant(target.repository, digest, expires_s)
-    return f"{path}?{grant.query(await bundle.blobs.signing_key())}"
+    newest, *_ = await bundle.blobs.signing_keys.ring()
+    return f"{path}?{grant.query(newest)}"
 
 
 def _takes_redirect(request: Request) -> bool:

@@ -181,13 +181,6 @@ async def test_a_blob_of_a_manifest_is_not_unlinked(world: World) -> None:
     assert await world.content(DIGEST) == DATA
 
 
-async def test_the_signing_key_outlives_the_process(world: World) -> None:
-    first = await world.blobs.signing_key()
-    assert await world.blobs.signing_key() is first
-    await world.restart()
-    assert (await world.blobs.signing_key()).id == first.id
-
-
 @pytest.mark.parametrize(
     ("digest", "empty"),
     [
