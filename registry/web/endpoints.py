@@ -152,6 +152,8 @@ async def _admit(request: Request, access: For) -> Caller:
         return Caller()
     group = Group.READ if access is For.SIGNED_IN else Group.ADMIN
     caller = await auth.require(request, group)
+    if not caller.is_signed_in:
+        raise Unauthenticated("sign in: this needs a password, or an API key")
     if access is For.ADMIN and not caller.is_admin:
         raise Forbidden("only an administrator can do this")
     return caller
