@@ -80,7 +80,7 @@ def expect_another_admin(tx: AccountReader, account: Account) -> None:
 
 def sha256_of(text: str) -> str:
     """What is kept of a secret text. Those are random and long: nothing slower is needed."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def new_api_key() -> str:

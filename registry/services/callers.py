@@ -153,7 +153,9 @@ class Callers(AccountPlace):
             Unauthenticated: the account, or its key, is no longer good.
         """
         kind, _, value = credential.partition(":")
-        if kind == "api":
+        if not value.isascii():
+            found = None
+        elif kind == "api":
             found = await self._keep(
                 ("api id", value), lambda tx: _api_found(tx, tx.find_api_key(value))
             )

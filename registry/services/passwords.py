@@ -75,7 +75,7 @@ class Passwords:
 
     def _proof(self, name: str, password: str) -> bytes:
         """What is remembered of a password that fitted: useless without this process's key."""
-        text = f"{name.lower()}\0".encode() + _normal(password)
+        text = name.lower().encode("utf-8", "surrogatepass") + b"\0" + _normal(password)
         return hmac.digest(self._key, text, "sha256")
 
     def _verify(self, password: bytes, kept: str) -> bool:
