@@ -37,10 +37,20 @@ from registry.services.push import Push
 from registry.services.tokens import Tokens
 from registry.services.uploads import UploadLimits, Uploads
 from registry.settings import Settings
-from registry.web import api_v1, errors, health, inference, oci, ollama, openapi, pages, token
+from registry.web import (
+    api_v1,
+    errors,
+    health,
+    inference,
+    oci,
+    ollama,
+    openapi,
+    pages,
+    token,
+)
 from registry.web.answers import rfc3339
-from registry.web.auth import Auth
 from registry.web.blob_host import BlobHost
+from registry.web.credentials import Auth
 from registry.web.guard import Guard
 from registry.web.hot import Hot
 from registry.web.proxies import Forwarded

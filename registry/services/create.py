@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from registry.core import media
 from registry.core.builtin_templates import detect
@@ -48,9 +49,12 @@ from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Blob, Catalog, Freed, Reader, Tag, Transaction
 from registry.services.gguf_facts import read_facts
 from registry.services.housekeeping import Housekeeping
-from registry.services.manifests import Manifests, Prepared
+from registry.services.manifests import Manifests
 from registry.services.models import Models
+from registry.services.rights import ANY, Permit, TagGuard
 from registry.services.staging import Staging
+
+T = TypeVar("T")
 
 CLOUD_HOST = "https://ollama.com:443"
 MODELS_FOLDER = "$OLLAMA_MODELS"
@@ -65,6 +69,7 @@ class _Work:
     """A create under way: what was found out so far."""
 
     recipe: Recipe
+    permit: Permit = ANY
     config: ImageConfig = field(default_factory=ImageConfig)
     layers: list[Layer] = field(default_factory=list)
     base: Parts | None = None
@@ -92,15 +97,16 @@ class Create:
         self._pull = pull
         self._clock = clock
 
-    async def run(self, name: ModelName, recipe: Recipe) -> Events:
+    async def run(self, name: ModelName, recipe: Recipe, permit: Permit = ANY) -> Events:
         """Create `name`; the caller has checked the name and called `check_files`.
 
         Raises:
+            Denied, TagImmutable: the permit is against the tag.
             RequestInvalid: something the request says cannot be; also TemplateInvalid's text.
             OperationFailed: a file that cannot be used.
             Unsupported: quantization, safetensors, split files.
         """
-        work = _Work(recipe)
+        work = _Work(recipe, permit)
         async with aclosing(self._gather(work)) as events:
             async for event in events:
                 yield event
@@ -109,10 +115,10 @@ class Create:
         _check_template(recipe.template)
         parameters = [work.base.parameters] if work.base and work.base.parameters else []
         made = plan(recipe, work.config, work.layers, _detected_parameters(work) + parameters)
-        for text in await self._layer_lines(made):
+        for text in await self._layer_lines(made, work.permit):
             yield Status(text)
         yield Status("writing manifest")
-        await self._commit(name, made)
+        await self._commit(name, made, work.permit.guard)
         yield Done()
 
     async def _gather(self, work: _Work) -> Events:
@@ -140,7 +146,7 @@ class Create:
         recipe = work.recipe
         if work.remote:
             return
-        extra = _Work(recipe)
+        extra = _Work(recipe, work.permit)
         try:
             if recipe.draft_files is not None:
                 async for event in self._from_files(extra, recipe.draft_files, media.DRAFT):
@@ -194,7 +200,7 @@ class Create:
 
     async def _from_files(self, work: _Work, files: Mapping[str, str], media_type: str) -> Events:
         """GGUF files by name; `media_type` is given for drafts and adapters."""
-        kind = await self._kind(files)
+        kind = await self._kind(files, work.permit)
         if kind == "safetensors":
             yield Status("converting model")
             if "config.json" not in files:
@@ -206,16 +212,17 @@ class Create:
             raise RequestInvalid("only one adapter is currently supported")
         for name in sorted(files):
             yield Status("parsing GGUF")
-            work.layers.append(await self._gguf_layer(name, files[name], media_type))
+            blob = await self._file(files[name], work.permit)
+            work.layers.append(await self._gguf_layer(name, blob, media_type))
 
-    async def _kind(self, files: Mapping[str, str]) -> str:
+    async def _kind(self, files: Mapping[str, str], permit: Permit) -> str:
         """What the files are, by name or by the first bytes; see spec ollama-api 6.3."""
         for name in sorted(files):
             if name.endswith(".safetensors"):
                 return "safetensors"
             if name.endswith(".gguf"):
                 return "gguf"
-            blob = await self._blob(files[name])
+            blob = await self._blob(files[name], permit)
             if blob is None or not blob.size:
                 return ""
             async with await self._store.open(blob.storage_key) as opened:
@@ -223,28 +230,32 @@ class Create:
                     return "gguf"
         return ""
 
-    async def _blob(self, text: str) -> Blob | None:
+    async def _blob(self, text: str, permit: Permit) -> Blob | None:
         try:
             digest = Digest.parse(text)
         except DigestInvalid:
             return None
-        return await self._catalog.read(lambda tx: tx.blob(digest))
+        blob = await self._catalog.read(lambda tx: tx.blob(digest))
+        return blob if await permit.allows(digest) else None
 
-    async def _gguf_layer(self, name: str, text: str, media_type: str) -> Layer:
+    async def _file(self, text: str, permit: Permit) -> Blob:
         try:
             digest = Digest.parse(text)
         except DigestInvalid as error:
             raise OperationFailed(str(error)) from error
-        blob = await self._blob(text)
+        blob = await self._blob(text, permit)
         if blob is None:
             path = f"{MODELS_FOLDER}/blobs/{digest.file_name}"
             raise OperationFailed(f"open {path}: no such file or directory")
+        return blob
+
+    async def _gguf_layer(self, name: str, blob: Blob, media_type: str) -> Layer:
         facts = await self._facts(blob)
         if facts.split is not None:
             raise Unsupported(f"joining split GGUF files {_LATER}")
         kind = media_type if media_type == media.DRAFT else facts.media_type
         keeps_name = kind != media.MODEL or facts.has_embedded_parts
-        return Layer(Descriptor(kind, digest, blob.size, name if keeps_name else ""), facts)
+        return Layer(Descriptor(kind, blob.digest, blob.size, name if keeps_name else ""), facts)
 
     async def _facts(self, blob: Blob) -> Facts:
         known = await self._catalog.read(lambda tx: tx.facts(blob.digest))
@@ -258,14 +269,15 @@ class Create:
                     raise RequestInvalid("supplied file was not in GGUF format") from error
                 raise OperationFailed(str(error)) from error
 
-    async def _layer_lines(self, made: Plan) -> list[str]:
+    async def _layer_lines(self, made: Plan, permit: Permit) -> list[str]:
         """One status text per layer: there already, or new."""
         digests = {layer.descriptor.digest for layer in made.layers}
 
         def existing(tx: Reader) -> set[Digest]:
             return {digest for digest in digests if tx.blob(digest) is not None}
 
-        known = await self._catalog.read(existing)
+        here = await self._catalog.read(existing)
+        known = {digest for digest in here if await permit.allows(digest)}
         lines = []
         for layer in made.layers:
             digest = layer.descriptor.digest
@@ -274,35 +286,34 @@ class Create:
             known.add(digest)
         return lines
 
-    async def _commit(self, name: ModelName, made: Plan) -> None:
+    async def _commit(self, name: ModelName, made: Plan, guard: TagGuard) -> None:
         body = encode_model(made.config.descriptor, [layer.descriptor for layer in made.layers])
         known = dict(made.contents)
         known |= {
             layer.descriptor.digest: layer.facts.to_json() for layer in made.layers if layer.facts
         }
         prepared = await self._manifests.prepare(body, media.DOCKER_MANIFEST, known=known)
+
+        def write(tx: Transaction, staging: Staging) -> list[Freed]:
+            staging.commit(tx, self._clock())
+            spelt = tx.known_spelling(name)
+            return self._manifests.replace_model(tx, spelt, prepared, guard)[1]
+
         try:
-            freed = await self._store_and_write(name, made, prepared, everything=False)
+            freed = await self._store_and_write(made, write, everything=False)
         except ManifestBlobUnknown as error:
             if Digest.parse(error.digest) not in made.contents:
                 raise
             # A text that was here went with another model before our transaction: bring them all.
-            freed = await self._store_and_write(name, made, prepared, everything=True)
+            freed = await self._store_and_write(made, write, everything=True)
         await self._housekeeping.settle(freed)
 
     async def _store_and_write(
-        self, name: ModelName, made: Plan, prepared: Prepared, *, everything: bool
-    ) -> list[Freed]:
+        self, made: Plan, write: Callable[[Transaction, Staging], T], *, everything: bool
+    ) -> T:
         async with Staging(self._catalog, self._store, everything=everything) as staging:
             await staging.add(made.contents)
-            return await self._catalog.write(lambda tx: self._write(tx, name, prepared, staging))
-
-    def _write(
-        self, tx: Transaction, name: ModelName, prepared: Prepared, staging: Staging
-    ) -> list[Freed]:
-        staging.commit(tx, self._clock())
-        _, freed = self._manifests.replace_model(tx, tx.known_spelling(name), prepared)
-        return freed
+            return await self._catalog.write(lambda tx: write(tx, staging))
 
 
 def _autodetected(layers: list[Layer]) -> list[Layer]:

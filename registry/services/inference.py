@@ -100,12 +100,12 @@ class Inference:
         reference = self.reference(ask)
         tag = await self._models.find(reference.name)
         if tag is None:
-            self._unknown(ask)
+            self.unknown(ask)
         parts = await self._models.parts(tag)
         if ask.purpose.embeds:
             self._check_options(ask, parts)
             if _is_stub(parts):
-                self._unknown(ask)
+                self.unknown(ask)
             return parts
         if _is_stub(parts):
             self._check_stub(ask, reference, parts.config.remote_host)
@@ -123,7 +123,12 @@ class Inference:
         """
         raise Unavailable("no inference worker is connected to this server", NO_WORKER_RETRY_S)
 
-    def _unknown(self, ask: Ask) -> NoReturn:
+    def unknown(self, ask: Ask) -> NoReturn:
+        """Refuse a model that is not here, or not for the caller.
+
+        Raises:
+            ModelUnknown: always.
+        """
         if ask.purpose.embeds:
             raise ModelUnknown(f"model {quote(ask.model[:_SHOWN])} not found, try pulling it first")
         raise ModelUnknown(f"model '{ask.model[:_SHOWN]}' not found")
@@ -131,7 +136,7 @@ class Inference:
     def _check_stub(self, ask: Ask, reference: ModelReference, host: str) -> None:
         """A stub of a model elsewhere: this server calls no other one for inference."""
         if reference.source is Source.LOCAL:
-            self._unknown(ask)
+            self.unknown(ask)
         if ask.purpose is Purpose.CHAT and ask.unload:
             return  # the real server looks at this first for chats, and only for chats
         if urlsplit(host).hostname != _CLOUD_HOST:

@@ -9,12 +9,13 @@ import asyncio
 import gc
 import hashlib
 from bisect import bisect_left, insort
-from collections.abc import Callable, Generator
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Hashable
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from registry.core.card import list_entry
-from registry.core.names import ModelName
+from registry.core.names import ModelName, RepositoryName
 from registry.ports.catalog import Catalog, Model, ModelChange, Reader
 
 _NS = 1_000_000_000
@@ -36,6 +37,16 @@ class Body:
     etag: str
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one caller may see. `who` stands for the caller with the rights of just now."""
+
+    who: Hashable
+    readable: Callable[[RepositoryName], bool]
+
+
+_VIEWS = 64
+_VIEWED_BYTES = 64 << 20
 _Key = tuple[int, str]  # minus whole seconds, short name: the list's order
 _Item = tuple[str, int, bytes]  # short name, updated_at, entry; plain, so that gc need not look
 
@@ -52,23 +63,49 @@ class Listing:
         self._order: list[_Key] = []
         self._models: dict[str, _Item] = {}  # by short name in lower case
         self._body: Body | None = None
+        self._views: OrderedDict[Hashable, tuple[int, Body]] = OrderedDict()
 
-    async def body(self) -> Body:
-        """The answer of `/api/tags`."""
+    async def body(self, view: View | None = None) -> Body:
+        """The answer of `/api/tags`, or what a view leaves of it."""
+        if view is not None:
+            return await self._seen_by(view)
         async with self._lock:
             await self._refresh()
             if self._body is None:
                 entries = [self._models[name.lower()][2] for _, name in self._order]
-                content = b'{"models":[' + b",".join(entries) + b"]}"
-                self._body = Body(content, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+                self._body = _body(entries)
             return self._body
 
-    async def models(self) -> list[Listed]:
-        """The models in the list's order."""
+    async def models(self, view: View | None = None) -> list[Listed]:
+        """The models in the list's order, or those that a view leaves."""
         async with self._lock:
             await self._refresh()
             items = [self._models[name.lower()] for _, name in self._order]
-            return [Listed(ModelName.parse(short), updated) for short, updated, _ in items]
+        listed = [Listed(ModelName.parse(short), updated) for short, updated, _ in items]
+        if view is None:
+            return listed
+        return [item for item in listed if view.readable(item.name.repository)]
+
+    async def _seen_by(self, view: View) -> Body:
+        """The list for a view, kept while neither the list nor the view changes."""
+        async with self._lock:
+            await self._refresh()
+            change = self._change
+            kept = self._views.get(view.who)
+            if kept is not None and kept[0] == change:
+                self._views.move_to_end(view.who)
+                return kept[1]
+            items = [self._models[name.lower()] for _, name in self._order]
+        body = await asyncio.to_thread(_filtered, items, view)
+        self._views[view.who] = (change, body)
+        while len(self._views) > _VIEWS or (
+            len(self._views) > 1 and self._viewed_bytes() > _VIEWED_BYTES
+        ):
+            self._views.popitem(last=False)
+        return body
+
+    def _viewed_bytes(self) -> int:
+        return sum(len(body.content) for _, body in self._views.values())
 
     async def _refresh(self) -> None:
         version = self._catalog.version()
@@ -129,3 +166,21 @@ def _without_collection() -> Generator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _filtered(items: list[_Item], view: View) -> Body:
+    """The list of what a view leaves of the items; long lists take a while."""
+    seen: dict[str, bool] = {}  # by the name without its tag
+    entries = []
+    for short, _, entry in items:
+        path = short.rpartition(":")[0]
+        if path not in seen:
+            seen[path] = view.readable(ModelName.parse(short).repository)
+        if seen[path]:
+            entries.append(entry)
+    return _body(entries)
+
+
+def _body(entries: list[bytes]) -> Body:
+    content = b'{"models":[' + b",".join(entries) + b"]}"
+    return Body(content, f'"{hashlib.sha256(content).hexdigest()[:32]}"')

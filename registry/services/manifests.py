@@ -30,12 +30,11 @@ from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog, Reader, Transaction
 from registry.services.gguf_facts import read_facts
 from registry.services.housekeeping import Housekeeping
+from registry.services.name_pages import Readable, page_of
 from registry.services.rights import FREE, TagGuard
 
 MAX_TEXT = 16 << 20
 """A text layer above this size, in bytes, is kept but not read: its model is no model to us."""
-
-_SCANNED = 500  # names looked at in one read
 
 _TEXTS = frozenset(
     {media.TEMPLATE, media.PROMPT, media.SYSTEM, media.PARAMS, media.MESSAGES, media.LICENSE}
@@ -190,7 +189,9 @@ class Manifests:
         blobs = [reference.digest for reference in manifest.references if reference.blob]
         return tx.free(list(dict.fromkeys(blobs)), self._clock())
 
-    async def adopt(self, name: ModelName, body: bytes, media_type: str, holder: str) -> bool:
+    async def adopt(
+        self, name: ModelName, body: bytes, media_type: str, holder: str, guard: TagGuard = FREE
+    ) -> bool:
         """Make a pulled manifest the model `name`; `holder`'s leases on its blobs are given up.
 
         Returns whether older layers were removed.
@@ -198,7 +199,7 @@ class Manifests:
         prepared = await self.prepare(body, media_type)
 
         def work(tx: Transaction) -> list[rows.Freed]:
-            _, freed = self.replace_model(tx, tx.known_spelling(name), prepared)
+            _, freed = self.replace_model(tx, tx.known_spelling(name), prepared, guard)
             tx.release(holder)
             return freed
 
@@ -300,23 +301,10 @@ class Manifests:
         self,
         last: str,
         limit: int,
-        readable: Callable[[RepositoryName], bool] | None = None,
+        readable: Readable | None = None,
     ) -> tuple[list[RepositoryName], bool]:
-        """Up to `limit` repositories after `last`, and whether there are more.
-
-        With `readable`, only those of which it says yes.
-        """
-        if readable is None:
-            found = await self._catalog.read(lambda tx: tx.repositories(last.lower(), limit + 1))
-            return found[:limit], len(found) > limit
-        found, after = [], last.lower()
-        while len(found) <= limit:
-            some = await self._catalog.read(_names_after(after))
-            found += [name for name in some if readable(name)]
-            if len(some) < _SCANNED:
-                break
-            after = some[-1].key
-        return found[:limit], len(found) > limit
+        """Up to `limit` repositories after `last`, and whether there are more: see `page_of`."""
+        return await page_of(self._catalog, last, limit, readable)
 
     async def referrers(self, name: RepositoryName, subject: Digest) -> list[rows.Manifest]:
         """The manifests of the repository that refer to `subject`; empty for an unknown one."""
@@ -333,10 +321,6 @@ def _check_tag(tx: Reader, guard: TagGuard, repository_id: int, name: str, diges
     if guard is not FREE:
         old = tx.tag(repository_id, name)
         guard.put(name, old.digest if old else None, digest)
-
-
-def _names_after(after: str) -> Callable[[Reader], list[RepositoryName]]:
-    return lambda tx: tx.repositories(after, _SCANNED)
 
 
 def is_model(manifest: Manifest) -> bool:

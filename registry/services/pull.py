@@ -27,6 +27,7 @@ from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog
 from registry.ports.upstream import RemoteManifest, Upstream, Upstreams
 from registry.services.download import ContentMismatch, Workshop
+from registry.services.rights import ANY, FREE, Permit, TagGuard
 from registry.services.transfers import Transfers
 from registry.settings import Settings
 
@@ -37,7 +38,9 @@ TICK_S = 0.06
 class Library(Protocol):
     """Where a pulled manifest goes: what `PUT /v2/…/manifests` and create do with theirs."""
 
-    async def adopt(self, name: ModelName, body: bytes, media_type: str, holder: str) -> bool:
+    async def adopt(
+        self, name: ModelName, body: bytes, media_type: str, holder: str, guard: TagGuard = FREE
+    ) -> bool:
         """Make the manifest the model `name`, whose blobs `holder` has leases on.
 
         Returns whether older layers were removed.
@@ -62,10 +65,11 @@ class Pull:
         self._settings = settings
         self._transfers = Transfers(self._workshop)
 
-    async def run(self, name: ModelName, *, insecure: bool = False) -> Events:
+    async def run(self, name: ModelName, *, insecure: bool = False, permit: Permit = ANY) -> Events:
         """Pull `name`; the stream ends with `Done` once it can be used.
 
         Raises:
+            Denied, TagImmutable: the permit is against the tag.
             NameInvalid: before the first event.
             UpstreamFailed: the registry's fault, in the words that Ollama's clients know.
             StorageFull: no space for a blob.
@@ -84,23 +88,36 @@ class Pull:
             raise type(error)(f"pull model manifest: {error}") from error
         leases = Leases(self._workshop, f"pull:{secrets.token_hex(8)}")
         try:
-            async with aclosing(self._blobs(upstream, manifest, leases)) as events:
+            async with aclosing(self._blobs(upstream, manifest, leases, permit)) as events:
                 async for event in events:
                     yield event
             yield Status("writing manifest")
-            if await self._library.adopt(name, remote.body, manifest.media_type, leases.holder):
+            kind, guard = manifest.media_type, permit.guard
+            if await self._library.adopt(name, remote.body, kind, leases.holder, guard):
                 yield Status("removing unused layers")
         finally:
             with CancelScope(shield=True):
                 await leases.release()
         yield Done()
 
-    async def _blobs(self, upstream: Upstream, manifest: Manifest, leases: "Leases") -> Events:
-        """Get every blob, layers first, and hold it."""
+    async def _blobs(
+        self, upstream: Upstream, manifest: Manifest, leases: "Leases", permit: Permit
+    ) -> Events:
+        """Get every blob, layers first, and hold it.
+
+        One that is here and that the caller may not use is fetched too: its registry must have it.
+        """
         blobs = blobs_of(manifest)
         self._check_sizes(blobs)
         missing = set(await leases.take([blob.digest for blob in blobs]))
+        strange = {b.digest for b in blobs if not await permit.allows(b.digest)} - missing
         for blob in blobs:
+            while blob.digest in strange:
+                proof: set[Digest] = set()
+                async with aclosing(self._fetch(upstream, blob, leases, proof)) as events:
+                    async for event in events:
+                        yield event
+                strange -= proof
             while blob.digest in missing:
                 if not await self._is_here(blob.digest):  # another pull may have brought it
                     async with aclosing(self._fetch(upstream, blob, leases)) as events:
@@ -111,8 +128,14 @@ class Pull:
             yield Progress("pulling", blob.digest, blob.size, blob.size)
         yield Status("verifying sha256 digest")
 
-    async def _fetch(self, upstream: Upstream, blob: Descriptor, leases: "Leases") -> Events:
-        """Get one blob, alone or with others who want it."""
+    async def _fetch(
+        self,
+        upstream: Upstream,
+        blob: Descriptor,
+        leases: "Leases",
+        proof: set[Digest] | None = None,
+    ) -> Events:
+        """Get one blob, alone or with others who want it; `proof` notes that it came from here."""
         shown = -1
         waiting = self._transfers.join(upstream, blob.digest, blob.size, leases.holder)
         try:
@@ -122,6 +145,8 @@ class Pull:
                     if transfer.completed != shown:
                         shown = transfer.completed
                         yield Progress("pulling", blob.digest, blob.size, shown)
+                if proof is not None and transfer.upstream is upstream:
+                    proof.add(blob.digest)
         except UpstreamFailed as error:
             if transfer.upstream is not upstream:
                 return  # another registry's fault, whose pull we joined: ask our own

@@ -67,8 +67,10 @@ class Push:
         self._upstreams = upstreams
         self._workshop = Workshop.of(catalog, store, settings, clock)
 
-    async def run(self, name: ModelName, *, insecure: bool = False) -> Events:
+    async def run(self, name: ModelName, *, insecure: bool = False, hidden: bool = False) -> Events:
         """Push the model `name` to the host of its name; the stream ends with `Done`.
+
+        One that is `hidden` from the caller is as good as absent.
 
         Raises:
             OperationFailed: no such model here.
@@ -76,7 +78,7 @@ class Push:
         """
         yield Status("retrieving manifest")
         row = await self._find(name)
-        if row is None:
+        if row is None or hidden:
             yield Status("couldn't retrieve manifest")
             raise OperationFailed(_absent(name))
         manifest = parse(row.body, row.media_type)

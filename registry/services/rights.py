@@ -5,7 +5,7 @@ left to compare are the few with one. A check then costs the same however many r
 policies about them, there are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from registry.core.access import Caller, Policy, Right, is_immutable, policy_of, rights_of
@@ -14,20 +14,19 @@ from registry.core.errors import Denied, TagImmutable
 from registry.core.names import RepositoryName
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Policies:
-    """The policies at one moment. Two are equal only if they are the same one."""
+    """The policies at one moment. Equal to itself alone."""
 
     wide: tuple[Policy, ...] = ()
     own: dict[str, Policy] = field(default_factory=dict)  # by pattern, which is a repository's key
-    version: int = 0
 
     @classmethod
-    def of(cls, policies: Sequence[Policy], version: int = 0) -> "Policies":
+    def of(cls, policies: Sequence[Policy]) -> "Policies":
         """Sort them."""
         wide = tuple(policy for policy in policies if "*" in policy.pattern)
         own = {policy.pattern: policy for policy in policies if "*" not in policy.pattern}
-        return cls(wide, own, version)
+        return cls(wide, own)
 
     def about(self, name: RepositoryName) -> tuple[Policy, ...]:
         """Those that may cover a repository."""
@@ -96,3 +95,26 @@ class TagGuard:
 
 FREE = TagGuard()
 """Lets everything happen: no authentication, or work of the service itself."""
+
+Usable = Callable[[Digest], Awaitable[bool]]
+"""Whether the caller may use a blob that is here: reads it somewhere, or has sent it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """What goes with a model that is being made: about its tag, and about blobs that are here.
+
+    Blobs that the caller may not use are as good as absent: known by their digest alone, they
+    could otherwise be had by making a model of them. `usable` None: all may be used.
+    """
+
+    guard: TagGuard = FREE
+    usable: Usable | None = None
+
+    async def allows(self, digest: Digest) -> bool:
+        """Whether a blob may be used, if it is here."""
+        return self.usable is None or await self.usable(digest)
+
+
+ANY = Permit()
+"""No limits."""

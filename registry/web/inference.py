@@ -13,12 +13,13 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
+from registry.core.access import Group
 from registry.core.errors import Forbidden, ModelUnknown, RegistryError, RequestInvalid
 from registry.core.gojson import dumps
 from registry.core.modelref import Source, parse_reference
 from registry.core.names import ModelName
 from registry.services.inference import CLOUD_DETAILS, Ask, Purpose
-from registry.web import errors
+from registry.web import auth, errors, signin
 from registry.web.answers import bytes_response, json_response, utc_now
 from registry.web.anthropic_requests import MessagesRequest
 from registry.web.inference_schemas import (
@@ -28,7 +29,7 @@ from registry.web.inference_schemas import (
     GenerateRequest,
 )
 from registry.web.multipart import parse_form
-from registry.web.ollama import read_json, services
+from registry.web.ollama import find_visible, read_json, services
 from registry.web.openai_requests import (
     ChatCompletionRequest,
     CompletionRequest,
@@ -117,6 +118,10 @@ async def embeddings(request: Request) -> Response:
 async def _admitted(request: Request, ask: Ask, nothing: dict[str, Any]) -> Response:
     """Let a worker do it; `nothing` is the result in the answer to an unload."""
     inference = services(request).inference
+    if not auth.is_off(request):
+        name = inference.reference(ask).name
+        if await find_visible(request, name) is None:
+            inference.unknown(ask)
     parts = await inference.admit(ask)
     if parts is not None:
         inference.run(parts)
@@ -144,16 +149,6 @@ async def status(request: Request) -> Response:
     """GET /api/status: whether names of the hosted service are refused by setting."""
     disabled = services(request).settings.cloud_disabled
     return json_response({"cloud": {"disabled": disabled, "source": "env" if disabled else "none"}})
-
-
-async def me(request: Request) -> Response:
-    """POST /api/me: this server has no account with the hosted service."""
-    return json_response({"error": "account unavailable"}, 503)
-
-
-async def signout(request: Request) -> Response:
-    """POST /api/signout, DELETE /api/user/keys/:key."""
-    return json_response({"error": "you are not currently signed in"}, 401)
 
 
 def _hosted(what: str) -> Handler:
@@ -236,7 +231,7 @@ async def transcriptions(request: Request) -> Response:
 
 async def v1_models(request: Request) -> Response:
     """GET /v1/models: the models in the order of `/api/tags`; null when there is none."""
-    listed = await services(request).listing.models()
+    listed = await services(request).listing.models(await auth.view(request))
     data = [_model(item.name.short, item.name, item.updated_at) for item in listed]
     return _line({"object": "list", "data": data or None})
 
@@ -251,7 +246,7 @@ async def _retrieve(request: Request, text: str) -> Response:
     name = ModelName.checked(reference.base)
     if reference.source is Source.CLOUD:
         raise Forbidden(CLOUD_DETAILS)
-    tag = await services(request).models.find(name)
+    tag = await find_visible(request, name)
     if tag is None:
         raise ModelUnknown(f"model '{name.short}' not found")
     return _line(_model(text, ModelName.parse(text), tag.updated_at))
@@ -267,24 +262,22 @@ def _line(value: Any) -> Response:
 
 
 routes = [
+    *signin.routes,
     resource("/api/status", GET=status),
-    resource("/api/me", POST=me),
-    resource("/api/signout", POST=signout),
-    resource("/api/user/keys/{key}", DELETE=signout),
-    resource("/api/experimental/web_search", POST=_hosted("web search")),
-    resource("/api/experimental/web_fetch", POST=_hosted("web fetch")),
-    resource("/api/experimental/model-recommendations", GET=recommendations),
-    resource("/api/ps", GET=ps),
-    resource("/api/generate", POST=generate),
-    resource("/api/chat", POST=chat),
-    resource("/api/embed", POST=embed),
-    resource("/api/embeddings", POST=embeddings),
-    resource("/v1/chat/completions", POST=chat_completions),
-    resource("/v1/completions", POST=completions),
-    resource("/v1/embeddings", POST=v1_embeddings),
-    resource("/v1/models", GET=v1_models),
-    resource("/v1/models/{model}", GET=v1_model),
-    resource("/v1/responses", POST=responses),
-    resource("/v1/audio/transcriptions", POST=transcriptions),
-    resource("/v1/messages", POST=messages),
+    resource("/api/experimental/web_search", Group.INFER, POST=_hosted("web search")),
+    resource("/api/experimental/web_fetch", Group.INFER, POST=_hosted("web fetch")),
+    resource("/api/experimental/model-recommendations", Group.READ, GET=recommendations),
+    resource("/api/ps", Group.READ, GET=ps),
+    resource("/api/generate", Group.INFER, POST=generate),
+    resource("/api/chat", Group.INFER, POST=chat),
+    resource("/api/embed", Group.INFER, POST=embed),
+    resource("/api/embeddings", Group.INFER, POST=embeddings),
+    resource("/v1/chat/completions", Group.INFER, POST=chat_completions),
+    resource("/v1/completions", Group.INFER, POST=completions),
+    resource("/v1/embeddings", Group.INFER, POST=v1_embeddings),
+    resource("/v1/models", Group.READ, GET=v1_models),
+    resource("/v1/models/{model}", Group.READ, GET=v1_model),
+    resource("/v1/responses", Group.INFER, POST=responses),
+    resource("/v1/audio/transcriptions", Group.INFER, POST=transcriptions),
+    resource("/v1/messages", Group.INFER, POST=messages),
 ]

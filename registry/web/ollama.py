@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from registry import OLLAMA_API_VERSION
+from registry.core.access import Group, Right
 from registry.core.digest import Digest
 from registry.core.errors import (
     DigestInvalid,
@@ -23,10 +24,12 @@ from registry.core.errors import (
 from registry.core.gojson import dumps
 from registry.core.gotext import quote
 from registry.core.layering import Recipe, check_files
-from registry.core.modelref import parse_reference, pull_name
+from registry.core.modelref import Source, parse_reference, pull_name
 from registry.core.names import ModelName
+from registry.ports.catalog import Tag
 from registry.services import Services
-from registry.web import page
+from registry.services.rights import Permit
+from registry.web import auditing, auth, page
 from registry.web.answers import bytes_response, empty_response, json_response, rfc3339
 from registry.web.bodies import request_body
 from registry.web.resources import resource
@@ -70,6 +73,15 @@ async def read_json(request: Request) -> bytes:
     return b"".join(parts)
 
 
+async def find_visible(request: Request, name: ModelName) -> Tag | None:
+    """A model that is here and that the caller may read; both refusals take the same time."""
+    tag = await services(request).models.find(name)
+    if not name.is_valid:
+        return None
+    repository = tag.model.repository if tag else name.repository
+    return tag if await auth.may(request, repository, Right.READ) else None
+
+
 async def root(request: Request) -> Response:
     """GET /: liveness in one line of text; people with a browser are led to the page."""
     if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
@@ -84,7 +96,7 @@ async def version(request: Request) -> Response:
 
 async def tags(request: Request) -> Response:
     """GET /api/tags: every model, newest first; 304 if the caller has this list."""
-    body = await services(request).listing.body()
+    body = await services(request).listing.body(await auth.view(request))
     if request.headers.get("if-none-match") == body.etag:
         return Response(status_code=304, headers={"etag": body.etag})
     response = bytes_response(body.content)
@@ -98,7 +110,7 @@ async def show(request: Request) -> Response:
     if not ask.model:
         raise RequestInvalid("model is required")
     name = ModelName.checked(parse_reference(ask.model).base)
-    tag = await services(request).models.find(name)
+    tag = await find_visible(request, name)
     if tag is None:
         raise ModelUnknown(f"model '{name.short}' not found")
 
@@ -121,8 +133,43 @@ async def create(request: Request) -> Response:
     recipe = _recipe(ask)
     check_files(recipe)
     name = ModelName.checked(ask.model)
-    events = services(request).create.run(name, recipe)
-    return await respond(events, stream=ask.stream is not False)
+    await _check_base(request, recipe)
+    permit = await _permit(request, name)
+    events = services(request).create.run(name, recipe, permit)
+    noted = auditing.noted_events(request, "create", str(name), events)
+    return await respond(noted, stream=ask.stream is not False)
+
+
+async def _permit(request: Request, name: ModelName) -> Permit:
+    """What the caller may do with a model of that name that is to be made.
+
+    Raises:
+        Unauthenticated, Denied: nothing.
+    """
+    guard = await auth.guard(request, name.repository)
+    if not guard.rights & Right.WRITE:
+        await auth.demand(request, name.repository, Right.CREATE_TAG)
+    return Permit(guard, await auth.usable(request))
+
+
+async def _check_base(request: Request, recipe: Recipe) -> None:
+    """Let only a base be used that the caller may read, and pulled that it may make.
+
+    Raises:
+        Unauthenticated, Denied: it may not; the base may be here or not.
+    """
+    if auth.is_off(request) or not recipe.origin or recipe.remote_host:
+        return
+    try:
+        reference = parse_reference(recipe.origin)
+    except NameInvalid:
+        return  # told by the create itself
+    name = ModelName.parse(reference.base)
+    if reference.source is Source.CLOUD or not name.is_valid:
+        return
+    await auth.demand(request, name.repository, Right.READ)
+    if await services(request).models.find(name) is None:
+        await auth.demand(request, name.repository, Right.CREATE_TAG)
 
 
 def _recipe(ask: CreateRequest) -> Recipe:
@@ -157,7 +204,7 @@ async def head_blob(request: Request) -> Response:
     """HEAD /api/blobs/:digest: 200 if it is here. Hex in upper case names no blob."""
     text, digest = _path_digest(request)
     blob = await services(request).blobs.find(digest) if text[7:] == digest.hex else None
-    if blob is None:
+    if blob is None or not await _is_usable(request, digest):
         return json_response({"error": f'blob "{text}" not found'}, 404)
     return empty_response()
 
@@ -166,7 +213,8 @@ async def post_blob(request: Request) -> Response:
     """POST /api/blobs/:digest: 201 if it is new, 200 if it is here; then the body is not read."""
     text, digest = _path_digest(request)
     blobs = services(request).blobs
-    if text == str(digest) and await blobs.find(digest) is not None:
+    is_here = text == str(digest) and await blobs.find(digest) is not None
+    if is_here and await _is_usable(request, digest):
         return empty_response()
     try:
         await blobs.receive(digest, request_body(request), _content_length(request))
@@ -174,7 +222,15 @@ async def post_blob(request: Request) -> Response:
         raise DigestMismatch(text, error.got) from error
     if text != str(digest):  # the comparison is textual: other spellings never match
         raise DigestMismatch(text, str(digest))
+    await auth.prove_blob(request, digest)
+    auditing.note(request, "upload", text)
     return empty_response(201)
+
+
+async def _is_usable(request: Request, digest: Digest) -> bool:
+    """Whether the caller may know that the blob is here."""
+    usable = await auth.usable(request)
+    return usable is None or await usable(digest)
 
 
 def _content_length(request: Request) -> int | None:
@@ -191,10 +247,18 @@ async def copy(request: Request) -> Response:
         if not name.is_valid:
             raise NameInvalid(f"{role} {quote(text)} is invalid")
         names.append(name)
+    work = _copy(request, names[0], names[1])
     try:
-        await services(request).models.copy(names[0], names[1])
+        return await auditing.noted(request, "copy", f"{names[0]} to {names[1]}", work)
     except ModelUnknown as error:
         raise ModelUnknown(f"model {quote(ask.source)} not found") from error
+
+
+async def _copy(request: Request, source: ModelName, destination: ModelName) -> Response:
+    guard = await auth.guard(request, destination.repository)
+    if await find_visible(request, source) is None:
+        raise ModelUnknown("not here for this caller")
+    await services(request).models.copy(source, destination, guard)
     return empty_response()
 
 
@@ -209,9 +273,16 @@ async def delete(request: Request) -> Response:
     if not name.is_valid:
         raise NameInvalid(f"name {quote(text)} is invalid")
     try:
-        await services(request).models.delete(name)
+        return await auditing.noted(request, "delete", str(name), _delete(request, name))
     except ModelUnknown as error:
         raise ModelUnknown(f"model '{text}' not found") from error
+
+
+async def _delete(request: Request, name: ModelName) -> Response:
+    guard = await auth.guard(request, name.repository)
+    if await find_visible(request, name) is None:
+        raise ModelUnknown("not here for this caller")
+    await services(request).models.delete(name, guard)
     return empty_response()
 
 
@@ -219,7 +290,9 @@ async def pull(request: Request) -> Response:
     """POST /api/pull."""
     ask = PullRequest.from_json(await read_json(request))
     name = ModelName.checked(pull_name(ask.model))
-    events = services(request).pull.run(name, insecure=ask.insecure)
+    permit = await _permit(request, name)
+    events = services(request).pull.run(name, insecure=ask.insecure, permit=permit)
+    events = auditing.noted_events(request, "pull", str(name), events)
     return await respond(events, stream=ask.stream is not False)
 
 
@@ -228,19 +301,22 @@ async def push(request: Request) -> Response:
     ask = PushRequest.from_json(await read_json(request))
     if not ask.model:
         raise RequestInvalid("model is required")
-    events = services(request).push.run(ModelName.parse(ask.model), insecure=ask.insecure)
+    name = ModelName.parse(ask.model)
+    hidden = name.is_valid and not await auth.may(request, name.repository, Right.READ)
+    events = services(request).push.run(name, insecure=ask.insecure, hidden=hidden)
+    events = auditing.noted_events(request, "push", str(name), events)
     return await respond(events, stream=ask.stream is not False)
 
 
 routes = [
     resource("/", HEAD=root, GET=root),
     resource("/api/version", HEAD=version, GET=version),
-    resource("/api/tags", HEAD=tags, GET=tags),
-    resource("/api/show", POST=show),
-    resource("/api/create", POST=create),
-    resource("/api/blobs/{digest}", HEAD=head_blob, POST=post_blob),
-    resource("/api/copy", POST=copy),
-    resource("/api/delete", DELETE=delete),
-    resource("/api/pull", POST=pull),
-    resource("/api/push", POST=push),
+    resource("/api/tags", Group.READ, HEAD=tags, GET=tags),
+    resource("/api/show", Group.READ, POST=show),
+    resource("/api/create", Group.WRITE, POST=create),
+    resource("/api/blobs/{digest}", Group.WRITE, HEAD=head_blob, POST=post_blob),
+    resource("/api/copy", Group.WRITE, POST=copy),
+    resource("/api/delete", Group.WRITE, DELETE=delete),
+    resource("/api/pull", Group.WRITE, POST=pull),
+    resource("/api/push", Group.WRITE, POST=push),
 ]

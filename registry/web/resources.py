@@ -12,19 +12,25 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from registry.core.access import Group
+from registry.web.auth import require
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Resource:
     """A path's handlers by method, in the order that `Allow` names them. An ASGI application."""
 
-    def __init__(self, handlers: dict[str, Handler]) -> None:
+    def __init__(self, handlers: dict[str, Handler], group: Group | None) -> None:
         self._handlers = handlers
+        self.group = group
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         request = Request(scope, receive, send)
         handler = self._handlers.get(request.method)
+        if handler and self.group is not None:
+            await require(request, self.group)
         response = await handler(request) if handler else self._refuse()
         await response(scope, receive, send)
 
@@ -32,9 +38,12 @@ class Resource:
         return plain(405, "405 method not allowed", {"allow": ", ".join(self._handlers)})
 
 
-def resource(path: str, **handlers: Handler) -> Route:
-    """A route whose keyword arguments are methods: `resource("/api/tags", HEAD=tags, GET=tags)`."""
-    return Route(path, Resource(handlers))
+def resource(path: str, group: Group | None = None, /, **handlers: Handler) -> Route:
+    """A route whose keyword arguments are methods: `resource("/api/tags", HEAD=tags, GET=tags)`.
+
+    `group` is what a credential must be for; without it anybody may call, or the handlers ask.
+    """
+    return Route(path, Resource(handlers, group))
 
 
 def plain(status: int, text: str, headers: dict[str, str] | None = None) -> Response:

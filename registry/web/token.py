@@ -24,7 +24,8 @@ from registry.core.errors import NotFound, RegistryError, RequestInvalid, Unauth
 from registry.core.names import RepositoryName
 from registry.core.ollama_signature import SignedBy, looks_signed, signed_at, token_text
 from registry.services.tokens import Access, Subject
-from registry.web.auth import CATALOG, Auth, Evidence, auth_of, is_off, realm, service_name
+from registry.web.auth import CATALOG, auth_of, is_off, realm
+from registry.web.credentials import Auth, Evidence, service_name
 from registry.web.enrolment import host_of, unknown_key
 from registry.web.oci_access import read_bounded, services
 from registry.web.oci_errors import API_VERSION, refuse_method

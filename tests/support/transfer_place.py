@@ -17,6 +17,7 @@ from registry.ports import catalog as rows
 from registry.ports.catalog import Transaction
 from registry.services.pull import Pull
 from registry.services.push import Push
+from registry.services.rights import FREE, TagGuard
 from registry.settings import Settings
 from tests.support.upstream import MemoryRegistry
 
@@ -48,7 +49,9 @@ class Place:
         await self.catalog.close()
         self.store.close()
 
-    async def adopt(self, name: ModelName, body: bytes, media_type: str, holder: str) -> bool:
+    async def adopt(
+        self, name: ModelName, body: bytes, media_type: str, holder: str, guard: TagGuard = FREE
+    ) -> bool:
         """The `Library`: makes the rows, after a sweep that frees what nobody holds."""
         manifest = parse(body, media_type)
         assert isinstance(manifest, Manifest)

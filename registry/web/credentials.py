@@ -1,0 +1,278 @@
+"""Credentials -> evidence: what a request's headers prove about who asks.
+
+Bearer tokens of ours, API keys (Bearer, or in place of a password), Basic, the signature of an
+ollama command line, the cookie of the page; or none. What is not true is an error, even where
+nothing would be needed: whoever sends credentials wants to know.
+
+Source: spec registry-protocol 1.4, 4.2, 8.4; product 3.1.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+
+from registry.core.access import Caller, Group, Policy, Right, Scope, ScopeRequest
+from registry.core.accounts import is_api_key
+from registry.core.errors import RegistryError, TooOften, Unauthenticated
+from registry.core.names import RepositoryName
+from registry.core.ollama_signature import SignedBy, api_text, looks_signed, signed_at
+from registry.core.ssh_key import SshKey
+from registry.services import Services
+from registry.services.attempts import Attempts, network
+from registry.services.callers import credential_of
+from registry.services.rights import Policies
+from registry.services.tokens import Access, Claims, Subject
+from registry.web.forms import session_cookie
+from registry.web.proxies import client_address
+from registry.web.urls import external_base
+
+CATALOG = Access("registry", "catalog", ("*",))
+MAX_HEADER = 16 << 10
+
+_KEPT = 4096
+_NS = 10**9
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_REPEATABLE = frozenset({"/api/me", "/api/show", "/api/generate", "/api/chat", "/api/embed"})
+"""What signed requests may be seen twice within a second: they change nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What credentials proved.
+
+    `caller` is what they are good for, `owner` the same without what a token leaves out.
+    """
+
+    caller: Caller
+    owner: Caller
+    access: tuple[Access, ...] | None = None  # of a token
+    is_given: bool = True
+
+    @property
+    def subject(self) -> Subject:
+        """What a token made from them names; nobody, if nobody is known."""
+        return Subject(self.owner.name, credential_of(self.owner))
+
+    def rights(self, policies: Policies, name: RepositoryName) -> Right:
+        """What they are good for with a repository: a token narrows, and never widens."""
+        held = policies.rights(self.caller, name)
+        return held if self.access is None else held & policies.rights(self.owner, name)
+
+    @property
+    def holder(self) -> str:
+        """Whom upload sessions and proofs belong to."""
+        return str(self.owner.account) if self.owner.account is not None else "anonymous"
+
+
+class Challenged(Unauthenticated):
+    """Credentials are needed; `scope` and `error` go into the challenge."""
+
+    def __init__(self, message: str, scope: str = "", error: str = "") -> None:
+        super().__init__(message)
+        self.scope = scope
+        self.error = error
+
+
+class KeyUnknown(Unauthenticated):
+    """A key that signed the request and that nobody added."""
+
+    def __init__(self, key: SshKey) -> None:
+        super().__init__(f"key {key.fingerprint} is not registered here")
+        self.key = key
+
+
+class Auth:
+    """Turns credentials into evidence. One per application."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._claims: OrderedDict[bytes, Claims] = OrderedDict()  # of tokens that were verified
+        self._policies = Policies()
+        self._policies_of: tuple[Policy, ...] | None = None
+        limits = services.settings.credentials
+        self._tries = Attempts(limits.tries_per_minute, services.clock)
+        self._token_requests = Attempts(limits.tokens_per_minute, services.clock)
+
+    async def policies(self) -> Policies:
+        """The policies as they are now; the same object while none changes."""
+        found = await self._services.accounts.policies()
+        if found is not self._policies_of:
+            self._policies, self._policies_of = Policies.of(found), found
+        return self._policies
+
+    async def evidence(self, request: Request) -> Evidence:
+        """What the request's credentials prove; the first answer holds for the whole request.
+
+        Raises:
+            Unauthenticated: they are not true.
+            TooOften: too many like it were not true.
+        """
+        state = request.scope.setdefault("state", {})
+        found: Evidence | None = state.get("evidence")
+        if found is None:
+            found = state["evidence"] = await self._evidence(request)
+        return found
+
+    async def _evidence(self, request: Request) -> Evidence:
+        header = request.headers.get("authorization", "")
+        if not header:
+            return await self._unnamed(_cookie(request))
+        if looks_signed(header):
+            return await self._signed(request, header)
+        scheme, _, text = header.partition(" ")
+        if len(header) > MAX_HEADER or not text:
+            raise Unauthenticated("the Authorization header is not understood")
+        match scheme.lower():
+            case "bearer" if text.count(".") == 2:
+                return await self._token(request, text.strip())
+            case "bearer":
+                return await self._api_key(request, text.strip())
+            case "basic":
+                return await self._basic(request, text.strip())
+        raise Unauthenticated("the Authorization header is of a kind that is not known here")
+
+    async def _unnamed(self, cookie: str) -> Evidence:
+        if cookie:
+            try:
+                return _whole(await self._services.accounts.by_session(cookie))
+            except Unauthenticated:  # the page asks to sign in again
+                pass
+        return await self.nobody()
+
+    async def nobody(self) -> Evidence:
+        """Somebody without credentials, who reads what is public."""
+        caller = await self._services.accounts.anonymous()
+        caller = replace(caller, groups=Group.READ)
+        return Evidence(caller, caller, is_given=False)
+
+    async def by_public_key(self, blob: str) -> Evidence:
+        """Whose key it is; the signature was verified before.
+
+        Raises:
+            Unauthenticated: nobody's.
+        """
+        return _whole(await self._services.accounts.by_public_key(blob))
+
+    async def _basic(self, request: Request, text: str) -> Evidence:
+        try:
+            plain = base64.b64decode(text, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError) as error:
+            raise Unauthenticated("the Basic credentials cannot be read") from error
+        name, colon, password = plain.partition(":")
+        if not colon:
+            raise Unauthenticated("the Basic credentials have no colon")
+        return await self.by_password(request, name, password)
+
+    async def by_password(self, request: Request, name: str, password: str) -> Evidence:
+        """A name and its password; or any name, with an API key in place of the password.
+
+        Raises:
+            Unauthenticated: they are not true.
+            TooOften: too many tries from this address or for this account.
+        """
+        if is_api_key(password):
+            return await self._api_key(request, password)
+        address = client_address(request)
+        caller = await self._services.accounts.by_password(name, password, address)
+        return _whole(caller)
+
+    async def _api_key(self, request: Request, text: str) -> Evidence:
+        try:
+            return _whole(await self._services.accounts.by_api_key(text))
+        except Unauthenticated:
+            # counted only now: one client with an old key must not lock out its neighbours' keys
+            self._tries.begin(network(client_address(request)))
+            raise
+
+    async def _token(self, request: Request, text: str) -> Evidence:
+        """A token of ours: what its credential and account may do now, as far as it goes."""
+        claims = await self._verified(request, text)
+        credential = claims.subject.credential
+        accounts = self._services.accounts
+        owner = await (accounts.by_credential(credential) if credential else accounts.anonymous())
+        scopes = [scope for item in claims.access for scope in _scopes(item)]
+        carried = replace(owner, scopes=tuple(scopes), groups=Group.NONE)
+        return Evidence(carried, owner, claims.access)
+
+    async def _verified(self, request: Request, text: str) -> Claims:
+        key = hashlib.sha256(text.encode()).digest()
+        claims = self._claims.get(key)
+        if claims is not None and claims.expires_s > self._services.clock() // _NS:
+            return claims
+        claims = await self._services.tokens.verify(text, service_name(request))
+        self._claims[key] = claims
+        while len(self._claims) > _KEPT:
+            self._claims.popitem(last=False)
+        return claims
+
+    async def _signed(self, request: Request, header: str) -> Evidence:
+        """A request of the ollama command line, which signs method, path and time."""
+        tokens = self._services.tokens
+        by = SignedBy.parse(header)
+        ts = parse_qs(request.url.query).get("ts", [""])
+        at_s = signed_at(ts[0]) if len(ts) == 1 else None
+        path = request.scope.get("raw_path", b"").decode("latin-1") or request.url.path
+        if by is None or at_s is None:
+            raise Unauthenticated("the signature of the request cannot be read")
+        if not tokens.is_signed(by, api_text(request.method, path, ts[0])):
+            raise Unauthenticated(f"key {by.key.fingerprint} did not sign this request")
+        if not tokens.is_fresh(at_s):
+            raise Unauthenticated("the clock of the machine that asks is wrong by minutes")
+        try:
+            found = await self.by_public_key(by.key.blob)
+        except Unauthenticated as error:
+            raise KeyUnknown(by.key) from error
+        if (
+            request.method not in _SAFE
+            and path not in _REPEATABLE
+            and not await tokens.use_nonce(by.key.blob, f"{request.method} {path} {ts[0]}")
+        ):
+            raise Unauthenticated("this signed request was seen before: repeat it in a second")
+        return found
+
+    def admit_token_request(self, request: Request) -> None:
+        """Count a request for a token.
+
+        Raises:
+            TooOften: the address has made too many.
+        """
+        address = network(client_address(request))
+        try:
+            self._token_requests.begin(address)
+        except TooOften as error:
+            message = "too many token requests from your address"
+            raise TooOften(message, error.retry_after_s) from error
+
+
+def _whole(caller: Caller) -> Evidence:
+    return Evidence(caller, caller)
+
+
+def _scopes(item: Access) -> list[Scope]:
+    """What a granted access covers; nothing if it is not about a repository."""
+    if item.type != "repository":
+        return []
+    try:
+        name = RepositoryName.parse(item.name)
+    except RegistryError:
+        return []
+    return [Scope(name.key, ScopeRequest(item.type, item.name, item.actions).rights)]
+
+
+def _cookie(request: Request) -> str:
+    """The session, unless a page of another origin asks: cookies come along with its requests."""
+    origin = request.headers.get("origin", "")
+    if origin and origin != external_base(request):
+        return ""
+    return session_cookie(request)
+
+
+def service_name(request: Request) -> str:
+    """What tokens are for: the service's own host, if the settings tell, for any client name it."""
+    configured: str = request.app.state.services.settings.external_url
+    return configured.partition("://")[2] or "registry"
