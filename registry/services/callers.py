@@ -9,12 +9,13 @@ import base64
 import hmac
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from registry.core.access import Caller, Group, Policy, Right, Rule, Scope
 from registry.core.accounts import is_api_key, is_name
-from registry.core.errors import Unauthenticated
+from registry.core.errors import RegistryError, Unauthenticated
 from registry.core.ssh_key import fingerprint
 from registry.ports.accounts import Account, AccountReader, ApiKey, PublicKey, Session
 from registry.ports.catalog import Transaction
@@ -105,7 +106,8 @@ class Callers(AccountPlace):
         if account is None or account.disabled:
             raise Unauthenticated(_WRONG)
         if self._passwords.is_outdated(kept):
-            await self._rehash(account, password)
+            with suppress(RegistryError):  # the next sign-in tries again
+                await self._rehash(account, password)
         return await self._by_account(account.id, "password")
 
     async def by_api_key(self, text: str) -> Caller:
@@ -244,7 +246,7 @@ class Callers(AccountPlace):
         version = self._catalog.version()
         if version != self._seen:
             changes = await self._catalog.read(lambda tx: tx.accounts_version())
-            if changes != self._changes or len(self._kept) > _KEPT:
+            if changes != self._changes:
                 self._kept.clear()
                 self._changes = changes
             self._seen = version
@@ -253,6 +255,8 @@ class Callers(AccountPlace):
             return kept  # type: ignore[return-value]  # each key has one kind of value
         changes, found = await self._catalog.read(lambda tx: (tx.accounts_version(), load(tx)))
         if found is not None and changes == self._changes:
+            if len(self._kept) >= _KEPT:
+                self._kept.clear()
             self._kept[key] = found
         return found
 

@@ -10,6 +10,7 @@ from registry.core.access import Caller, Group, Right, Scope, rights_of
 from registry.core.errors import TooOften, Unauthenticated
 from registry.core.names import RepositoryName
 from registry.ports.catalog import Catalog
+from registry.services import callers
 from registry.services.accounts import Accounts
 from registry.services.callers import credential_of, csrf_of
 from registry.services.keys import ApiKeyWish
@@ -213,6 +214,18 @@ async def test_a_password_is_hashed_again_when_the_parameters_change(
     await stricter.by_password("alice", PASSWORD)
     assert (await accounts.account(alice.id)).password_hash == now.password_hash
     await stricter.close()
+
+
+async def test_what_is_kept_is_bounded(
+    accounts: Accounts, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callers, "_KEPT", 3)
+    ci = await accounts.create_machine("ci")
+    made = [await accounts.create_api_key(ci.id, ApiKeyWish()) for _ in range(9)]
+    for one in made * 2:
+        assert (await accounts.by_api_key(one.text)).account == ci.id
+    assert len(accounts._kept) <= 3
+    assert len(accounts._marked) <= 4
 
 
 async def test_last_use_is_written_once_a_minute_and_at_the_end(
