@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from registry import logs
 from registry.adapters import migrate
@@ -39,6 +39,7 @@ from registry.services.uploads import UploadLimits, Uploads
 from registry.settings import Settings
 from registry.web import (
     api_v1,
+    auth,
     errors,
     health,
     inference,
@@ -52,7 +53,7 @@ from registry.web.answers import rfc3339
 from registry.web.blob_host import BlobHost
 from registry.web.credentials import Auth
 from registry.web.guard import Guard
-from registry.web.hot import Hot
+from registry.web.hot import Hot, Proof
 from registry.web.proxies import Forwarded
 from registry.web.resources import not_found
 from registry.web.urls import own_names
@@ -133,7 +134,7 @@ def application(services: Services) -> ASGIApp:
     app.router.redirect_slashes = False
     app.state.services = services
     app.state.auth = Auth(services)
-    hot = Hot(app, services.catalog.version)
+    hot = Hot(app, services.catalog.version, _proof(app) if services.settings.auth else None)
     settings = services.settings
     hosted = BlobHost(hot, settings) if settings.blob_base_url else hot
     names = own_names(settings)
@@ -141,6 +142,16 @@ def application(services: Services) -> ASGIApp:
     write = logs.access_writer(settings.log_level, json=settings.log_json)
     logged = logs.AccessLog(guarded, write)
     return Forwarded(logged, settings.trusted_proxies) if settings.trusted_proxies else logged
+
+
+def _proof(app: Starlette) -> Proof:
+    """Credentials are looked at before routing, for answers that are kept ready."""
+
+    async def proof(scope: Scope) -> bool:
+        scope.setdefault("state", {})  # what is found out here need not be found out again
+        return await auth.proves(Request({**scope, "app": app}))
+
+    return proof
 
 
 @contextlib.asynccontextmanager

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from registry.core.access import EVERYTHING, Caller, Group, Right
 from registry.core.challenge import INSUFFICIENT_SCOPE, INVALID_TOKEN, Challenge
 from registry.core.digest import Digest
-from registry.core.errors import Denied, Unauthenticated
+from registry.core.errors import Denied, RegistryError, Unauthenticated
 from registry.core.names import RepositoryName
 from registry.services import Services
 from registry.services.listing import View
@@ -49,6 +49,15 @@ async def evidence(request: Request) -> Evidence:
     if is_off(request):
         return _OFF
     return await auth_of(request).evidence(request)
+
+
+async def proves(request: Request) -> bool:
+    """Whether the credentials are good now; for answers that are kept ready."""
+    try:
+        await evidence(request)
+    except RegistryError:  # the handler says what is wrong
+        return False
+    return True
 
 
 async def caller(request: Request) -> Caller:

@@ -106,7 +106,7 @@ class Auth:
         return self._policies
 
     async def evidence(self, request: Request) -> Evidence:
-        """What the request's credentials prove; the first answer holds for the whole request.
+        """What the request's credentials prove; the first answer, or error, holds for all of it.
 
         Raises:
             Unauthenticated: they are not true.
@@ -114,8 +114,15 @@ class Auth:
         """
         state = request.scope.setdefault("state", {})
         found: Evidence | None = state.get("evidence")
-        if found is None:
+        if found is not None:
+            return found
+        if "no_evidence" in state:
+            raise state["no_evidence"]
+        try:
             found = state["evidence"] = await self._evidence(request)
+        except RegistryError as error:
+            state["no_evidence"] = error
+            raise
         return found
 
     async def _evidence(self, request: Request) -> Evidence:

@@ -10,7 +10,7 @@ object. Source: spec performance 4.
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,10 +18,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 MAX_BODY = 1 << 20
 MAX_TOTAL = 64 << 20
 MAX_AGE_S = 60.0
+_PROVEN_S = 1.0
+_MAX_PROVEN = 4096
 _OVERHEAD = 1024  # bytes that an entry takes besides its body, roughly
-_VARYING = frozenset({b"if-none-match", b"range", b"authorization", b"cookie"})
+_VARYING = frozenset({b"if-none-match", b"range", b"cookie"})
 
-_Key = tuple[str, bytes, bytes]  # method, raw path, query
+_Key = tuple[str, bytes, bytes, bytes]  # method, raw path, query, Authorization
+Proof = Callable[[Scope], Awaitable[bool]]
+"""Whether the request's credentials are good at this moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +38,34 @@ class _Kept:
 
 
 class Hot:
-    """ASGI middleware. `version` is the catalog's."""
+    """ASGI middleware. `version` is the catalog's.
 
-    def __init__(self, app: ASGIApp, version: Callable[[], int]) -> None:
+    Rights lie in the catalog too, so an answer is right again for the credentials that it was made
+    for, and for no others, while the version stands; only that they have not expired is asked now
+    and then: `proof`. Without it, requests with credentials go through.
+    """
+
+    def __init__(
+        self, app: ASGIApp, version: Callable[[], int], proof: Proof | None = None
+    ) -> None:
         self._app = app
         self._version = version
+        self._proof = proof
         self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
         self._total = 0
+        self._proven: dict[bytes, tuple[int, float]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer from memory, or let the application answer and remember what it said."""
         if scope["type"] != "http" or not _is_candidate(scope):
             await self._app(scope, receive, send)
             return
+        credentials, version = _credentials(scope), self._version()
+        if credentials and not await self._is_proven(scope, credentials, version):
+            await self._app(scope, receive, send)
+            return
         # the raw path: encoded slashes make another name
-        key = (scope["method"], scope["raw_path"], scope["query_string"])
-        version = self._version()
+        key = (scope["method"], scope["raw_path"], scope["query_string"], credentials)
         kept = self._kept.get(key)
         if kept is not None and kept.version == version and kept.until > time.monotonic():
             await send(kept.start)
@@ -60,10 +76,26 @@ class Hot:
         if recorder.is_whole:
             self._keep(key, version, recorder)
 
+    async def _is_proven(self, scope: Scope, credentials: bytes, version: int) -> bool:
+        """Whether the credentials are good: looked up after any write, and once a second."""
+        if self._proof is None:
+            return False
+        now = time.monotonic()
+        known = self._proven.get(credentials)
+        if known is not None and known[0] == version and known[1] > now:
+            return True
+        self._proven.pop(credentials, None)
+        if not await self._proof(scope):
+            return False
+        if len(self._proven) >= _MAX_PROVEN:
+            self._proven.clear()
+        self._proven[credentials] = version, now + _PROVEN_S
+        return True
+
     def _keep(self, key: _Key, version: int, recorder: "_Recorder") -> None:
         self._drop(key)
         assert recorder.start is not None
-        size = len(recorder.body) + _OVERHEAD
+        size = len(recorder.body) + len(key[3]) + _OVERHEAD
         body: Message = {"type": "http.response.body", "body": recorder.body}
         until = time.monotonic() + MAX_AGE_S
         self._kept[key] = _Kept(version, until, recorder.start, body, size)
@@ -97,6 +129,10 @@ class _Recorder:
         elif message["type"] != "http.response.start":
             self.start, self.is_whole = None, False  # an extension sent the body
         await self._send(message)
+
+
+def _credentials(scope: Scope) -> bytes:
+    return b"\0".join(value for name, value in scope["headers"] if name == b"authorization")
 
 
 def _is_candidate(scope: Scope) -> bool:
