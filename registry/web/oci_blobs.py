@@ -28,7 +28,7 @@ async def head(request: Request, target: Target) -> Response:
     if not await _may_read(request, target, digest):
         return _refused()
     blob = await services(request).blobs.stat(target.repository, digest, promise=not direct)
-    headers = blob_headers(digest, private=direct)
+    headers = blob_headers(digest, private=direct or _is_guarded(request))
     headers |= {"Docker-Content-Digest": str(digest), "Content-Length": str(blob.size)}
     return Response(headers=headers)
 
@@ -51,7 +51,8 @@ async def get(request: Request, target: Target) -> Response:
         headers["Referrer-Policy"] = "no-referrer"
     probe = whole and is_ollama(request) and blob.size > _PROBED_BYTES
     opened = await blobs.open(blob)
-    return BlobResponse(opened, digest, headers, private=direct, probe=probe)
+    private = direct or _is_guarded(request)
+    return BlobResponse(opened, digest, headers, private=private, probe=probe)
 
 
 async def delete(request: Request, target: Target) -> Response:
@@ -82,6 +83,11 @@ async def _direct_url(request: Request, target: Target, digest: Digest) -> str:
     grant = Grant(target.repository, digest, expires_s)
     newest, *_ = await bundle.blobs.signing_keys.ring()
     return f"{path}?{grant.query(newest)}"
+
+
+def _is_guarded(request: Request) -> bool:
+    """Whether a shared cache could give what it holds, a direct URL too, to who may not read it."""
+    return services(request).settings.auth
 
 
 def _takes_redirect(request: Request) -> bool:

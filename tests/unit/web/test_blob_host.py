@@ -1,5 +1,6 @@
 """The second host name: what it answers, and which client is sent there how."""
 
+import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 from registry.app import application, build, prepare
 from registry.core.digest import Digest
 from registry.settings import Settings
+from tests.support.accounts import PASSWORD
 from tests.support.asgi import Caller
+from tests.support.site import site
 
 pytestmark = pytest.mark.anyio
 
@@ -165,3 +168,26 @@ async def test_both_names_are_ours_behind_a_proxy_on_this_machine(place: Place) 
     assert place.services.settings.is_loopback
     assert (await place.ask("GET", "/healthz", host=AT_MAIN)).status == 200
     assert (await place.ask("GET", "/healthz", host="evil.example")).status == 403
+
+
+async def test_a_private_blob_is_read_there_without_credentials(tmp_path: Path) -> None:
+    """And no cache on the way may keep it, or the address of it, for others."""
+    basic = "Basic " + base64.b64encode(f"alice:{PASSWORD}".encode()).decode()
+    own = PATH.replace("team", "alice")
+    async with site(tmp_path, **TWO_HOSTS) as place:
+        await place.person("alice", admin=True)
+        ask = Caller(place.app, {"host": AT_MAIN})
+        upload = UPLOAD.replace("team", "alice")
+        assert (await ask("POST", upload, DATA, authorization=basic)).status == 201
+        assert (await ask("GET", own)).status == 401
+        for method in ("GET", "HEAD"):
+            answer = await ask(method, own, authorization=basic)
+            assert (answer.status, answer.headers["cache-control"][:8]) == (200, "private,")
+        sent = await ask("GET", own, authorization=basic, user_agent=CLASSIC)
+        assert sent.status == 307
+        path = sent.headers["location"].removeprefix(BLOBS)
+        part = await ask("GET", path, host=AT_BLOBS, range="bytes=2-4")
+        assert (part.status, part.body) == (206, DATA[2:5])
+        assert (await ask("GET", own, host=AT_BLOBS, authorization=basic)).status == 404
+        await place.services.blobs.signing_keys.rotate(revoke=True)
+        assert (await ask("GET", path, host=AT_BLOBS)).status == 403
