@@ -25,6 +25,11 @@ class Resource:
         self._handlers = handlers
         self.group = group
 
+    @property
+    def methods(self) -> list[str]:
+        """What the path answers."""
+        return list(self._handlers)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         request = Request(scope, receive, send)

@@ -62,7 +62,10 @@ async def delete_key(request: Request) -> Response:
     """DELETE /api/user/keys/:key: a key of the caller's is detached; base64 of its line."""
     if auth.is_off(request):
         return json_response(_SIGNED_OUT, 401)
-    if (await auth.caller(request)).scopes is not None:
+    caller = await auth.caller(request)
+    if not caller.is_signed_in:
+        return json_response(_SIGNED_OUT, 401)
+    if caller.scopes is not None:
         raise Denied("this credential is limited and cannot do this")
     text = str(request.path_params["key"])
     try:

@@ -69,12 +69,17 @@ class Secured:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.ask = Caller(application(services), {"host": HOST})
+        self.app = application(services)
         self.now = 1_760_000_000 * 10**9
         self._nonce = 0
 
     def clock(self) -> int:
         return self.now
+
+    async def ask(self, method: str, target: str, body: bytes = b"", /, **headers: str) -> Answer:
+        """Send a request. Header names are written with underscores."""
+        named = {name.replace("_", "-"): text for name, text in headers.items()}
+        return await Caller(self.app, {"host": HOST} | named)(method, target, body)
 
     @property
     def now_s(self) -> int:
@@ -144,7 +149,7 @@ class Secured:
 
 def model(config: bytes, layer: bytes) -> bytes:
     """The manifest of a model of two blobs."""
-    kind = "application/vnd.ollama.image.license"
+    kind = "application/vnd.ollama.image.model"
     value = {
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,
