@@ -18,7 +18,7 @@ from registry.core.access import (
     right_words,
 )
 from registry.core.accounts import is_api_key
-from registry.core.errors import Forbidden, RequestInvalid, Unauthenticated
+from registry.core.errors import Conflict, Forbidden, Unauthenticated
 from registry.ports import accounts as kept
 from registry.services.accounts import Accounts
 from registry.services.keys import ApiKeyWish
@@ -104,15 +104,12 @@ async def users(call: Call) -> schemas.Users:
 
 async def add_user(call: Call) -> schemas.User:
     """Make an account. Robots and nodes have no password: give them keys."""
-    ask = call.asked(schemas.NewUser)
+    ask = call.asked(schemas.NewUser).root
     call.note("user.add", ask.name)
-    accounts = accounts_of(call)
-    if ask.kind == "user":
-        password = ask.password.get_secret_value() if ask.password else None
-        return _user(await accounts.create_user(ask.name, password, admin=ask.is_admin))
-    if ask.password or ask.is_admin:
-        raise RequestInvalid(f"a {ask.kind} has no password and cannot be administrator")
-    return _user(await accounts.create_machine(ask.name, ask.kind))
+    if isinstance(ask, schemas.NewMachine):
+        return _user(await accounts_of(call).create_machine(ask.name, ask.kind))
+    password = ask.password.get_secret_value() if ask.password else None
+    return _user(await accounts_of(call).create_user(ask.name, password, admin=ask.is_admin))
 
 
 async def user(call: Call) -> schemas.User:
@@ -126,6 +123,7 @@ async def change_user(call: Call) -> schemas.User:
     call.note("user.change", call.path["user"])
     account = await accounts.named(call.path["user"])
     if ask.is_admin is not None and ask.is_admin != account.is_admin:
+        _check_person(account)
         account = await accounts.set_admin(account.id, ask.is_admin)
     if ask.disabled is not None and ask.disabled != account.disabled:
         account = await accounts.set_disabled(account.id, ask.disabled)
@@ -152,7 +150,14 @@ async def set_password(call: Call) -> None:
         if is_api_key(old):  # it would do elsewhere
             raise Unauthenticated(WRONG_PASSWORD)
         await accounts.by_password(call.caller.name, old, client_address(call.request))
+    _check_person(await accounts.account(account_id))
     await accounts.set_password(account_id, ask.password.get_secret_value())
+
+
+def _check_person(account: kept.Account) -> None:
+    """Raises Conflict if it is a machine's: that has no password and administers nothing."""
+    if account.kind != "user":
+        raise Conflict(f"{account.name} is a {account.kind} and no person")
 
 
 def _user(account: kept.Account) -> schemas.User:

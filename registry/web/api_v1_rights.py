@@ -56,7 +56,7 @@ async def grants(call: Call) -> schemas.Grants:
 
 async def add_grant(call: Call) -> schemas.Grant:
     """Let a user, a team, everybody signed in or everybody do more. An equal one is found again."""
-    ask = call.asked(schemas.NewGrant)
+    ask = call.asked(schemas.NewGrant).root
     call.note("grant.add", f"{ask.subject} {ask.pattern}:{','.join(ask.rights)}")
     rights = parse_rights(",".join(ask.rights))
     return _grant(await _accounts(call).grant(ask.subject, ask.pattern, rights))

@@ -7,13 +7,21 @@ no control characters. Times are RFC 3339 in UTC.
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, TypeAdapter
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    SecretStr,
+    StringConstraints,
+    TypeAdapter,
+)
 
 from registry.core.accounts import PASSWORD_MAX, PASSWORD_MIN
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$"
 PATTERN = r"^[A-Za-z0-9_.:*-]+(/[A-Za-z0-9_.:*-]+){0,8}$"
-SUBJECT = r"^(?:users|everybody|(?:user|team):[A-Za-z0-9][A-Za-z0-9_-]{0,79})$"
+SUBJECT = r"^(?:users|(?:user|team):[A-Za-z0-9][A-Za-z0-9_-]{0,79})$"
 TITLE = r"^[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]*$"
 TEN_YEARS_S = 315_360_000
 BIGGEST = (1 << 63) - 1
@@ -136,13 +144,24 @@ class Users(Answer):
     next: str | None
 
 
-class NewUser(Ask):
-    """An account to be made. Without a password it can only use keys."""
+class NewPerson(Ask):
+    """A user. Without a password they can only use keys."""
 
     name: Name
-    kind: Kind = "user"
+    kind: Literal["user"] = "user"
     password: NewPassword | None = None
     is_admin: bool = False
+
+
+class NewMachine(Ask):
+    """A robot or node: no password, no namespace of its own."""
+
+    name: Name
+    kind: Literal["robot", "node"]
+
+
+class NewUser(RootModel[NewPerson | NewMachine]):
+    """An account to be made."""
 
 
 class UserChange(Ask):
@@ -242,7 +261,7 @@ class NewToken(Ask):
 
     title: Title
     groups: list[GroupWord] = Field(default=["all"], min_length=1, max_length=5)
-    scopes: list[ScopeText] | None = Field(None, max_length=32)
+    scopes: list[ScopeText] | None = Field(None, min_length=1, max_length=50)
     expires_in_s: Seconds | None = None
     user: Name | None = Field(None, description="for whom; administrators only")
 
@@ -262,12 +281,24 @@ class Grants(Answer):
     grants: list[Grant]
 
 
-class NewGrant(Ask):
-    """A grant to be made: for `user:NAME`, `team:NAME`, `users` (signed in) or `everybody`."""
+class SomebodysGrant(Ask):
+    """For `user:NAME`, `team:NAME` or `users`: everybody signed in."""
 
     subject: Subject
     pattern: Pattern
     rights: list[RightWord] = Field(min_length=1, max_length=7)
+
+
+class EverybodysGrant(Ask):
+    """For everybody, signed in or not: reading and nothing else."""
+
+    subject: Literal["everybody"]
+    pattern: Pattern
+    rights: list[Literal["read"]] = Field(min_length=1, max_length=7)
+
+
+class NewGrant(RootModel[SomebodysGrant | EverybodysGrant]):
+    """A grant to be made."""
 
 
 class Policy(Ask):
@@ -275,7 +306,7 @@ class Policy(Ask):
 
     pattern: Pattern
     visibility: Literal["private", "internal", "public"] = "private"
-    immutable: list[TagPattern] = Field(default=[], max_length=32)
+    immutable: list[TagPattern] = Field(default=[], max_length=20)
 
 
 class Policies(Answer):

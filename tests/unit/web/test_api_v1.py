@@ -137,6 +137,8 @@ async def test_people_are_made_listed_changed_and_deleted(ask: World) -> None:
     assert (status, changed["is_admin"]) == (200, True)
     status, robot = await ask("POST", "/users", {"name": "ci", "kind": "robot"})
     assert (status, robot["kind"]) == (201, "robot")
+    assert (await ask("PATCH", "/users/ci", {"is_admin": True}))[0] == 409
+    assert (await ask("PUT", "/users/ci/password", {"password": PASSWORD}))[0] == 409
     status, first = await ask("GET", "/users?limit=3")
     assert [user["name"] for user in first["users"]] == ["alice", "bob", "Carol"]
     status, rest = await ask("GET", f"/users?limit=3&after={first['next']}")
