@@ -33,7 +33,7 @@ DONE = {
     "revoked": "The key is revoked. Whoever uses it is refused from now on.",
     "refused": "The key was refused and the link is void.",
 }
-GONE = "This link is not good (any more)"
+GONE = "This link is no longer good"
 
 
 @dataclass(frozen=True, slots=True)

@@ -464,7 +464,7 @@ async def test_a_link_shows_fingerprint_and_host_and_adds_the_key(here: Site) ->
     (key,) = await here.accounts.public_keys(account.id)
     assert (key.blob, key.title) == (key_blob(2), "Lab machine")
     assert (await browser.get(f"/ui/enrol/{code}")).status == 404
-    assert "not good (any more)" in browser.text
+    assert "no longer good" in browser.text
 
 
 async def test_a_refused_link_is_void(here: Site) -> None:
