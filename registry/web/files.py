@@ -18,6 +18,9 @@ from registry.ports.blobs import Opened
 from registry.server.extensions import ZERO_COPY
 
 PROBE_S = 0.15
+_PIECE = 256 << 10
+"""What one message holds: each slow reader costs some six times this under TLS. Four times as much
+is a tenth faster, and 200 slow readers took 870 MiB."""
 _YEAR_S = 31_536_000
 
 
@@ -104,7 +107,8 @@ class BlobResponse(Response):
         gone = asyncio.create_task(_disconnected(receive))
         left = len(span)
         try:
-            async for part in blob.chunks(span.start, span.stop):
+            for begin in range(span.start, span.stop, _PIECE):
+                part = await blob.read(begin, min(begin + _PIECE, span.stop))
                 if gone.done():
                     return
                 left -= len(part)
