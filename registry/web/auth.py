@@ -147,7 +147,11 @@ async def authorize(request: Request, repository: RepositoryName, right: Right, 
     ):
         raise Challenged("a token is needed", scope, INSUFFICIENT_SCOPE if is_narrow else "")
     note(request, f"{request.method} {right.name}".lower(), str(repository), "denied")
-    raise Denied("requested access to the resource is denied")
+    what = scope.rpartition(":")[2].replace(",", "/")
+    raise Denied(
+        f"this credential of {found.owner.name} has no right to {what} {repository}; "
+        "whoever manages it can give it"
+    )
 
 
 async def authorize_registry(request: Request, access: Access | None) -> None:
