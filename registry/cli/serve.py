@@ -37,12 +37,14 @@ def check_exposure(settings: Settings) -> None:
     """Refuse to let other machines in by accident.
 
     Raises:
-        OperationFailed: the address is not loopback, and nobody said `--no-auth`.
+        OperationFailed: the address is not loopback, authentication is off, and nobody said
+            `--no-auth`.
     """
-    if not settings.is_loopback and not settings.no_auth:
+    if not (settings.is_loopback or settings.auth or settings.no_auth):
         raise OperationFailed(
-            f"{settings.host} can be reached from other machines and there is no login yet: "
-            "anybody could read, change and delete every model; if that is meant, add --no-auth"
+            f"{settings.host} can be reached from other machines and authentication is off: "
+            "anybody could read, change and delete every model; switch it on with "
+            "REGISTRY_AUTH=true, or add --no-auth if that is meant"
         )
 
 
