@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     RootModel,
@@ -38,7 +39,14 @@ NewPassword = Annotated[SecretStr, Field(min_length=PASSWORD_MIN, max_length=PAS
 RightWord = Literal["read", "create", "move", "write", "delete", "manage", "all"]
 GroupWord = Literal["infer", "read", "write", "admin", "all"]
 Kind = Literal["user", "robot", "node"]
-Seconds = Annotated[int, Field(ge=1, le=TEN_YEARS_S)]
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 60.0 is an integer too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Seconds = Annotated[int, Field(ge=1, le=TEN_YEARS_S), BeforeValidator(_whole)]
 
 PATH_PARTS: dict[str, TypeAdapter[Any]] = {
     "user": TypeAdapter(Name),

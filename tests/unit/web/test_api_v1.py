@@ -311,6 +311,18 @@ async def test_the_text_of_a_token_is_in_one_answer_only(ask: World) -> None:
     assert (await ask("DELETE", f"/tokens/{made['id']}", who="member"))[0] == 404
 
 
+@pytest.mark.parametrize(
+    ("life", "status"),
+    [("60", 201), ("60.0", 201), ("null", 201), ("0", 400), ("60.5", 400), ('"60"', 400)]
+    + [("true", 400), ("1e400", 400), ("1e18", 400), ("NaN", 400)],
+)
+async def test_the_life_of_a_token_is_a_whole_number_of_seconds(
+    ask: World, life: str, status: int
+) -> None:
+    body = b'{"title":"t","expires_in_s":%s}' % life.encode()
+    assert (await ask("POST", "/tokens", body))[0] == status
+
+
 async def test_the_token_of_another_is_not_there(ask: World) -> None:
     (first, *_) = await ask.site.accounts.api_keys(ask.alice)
     status, answer = await ask("DELETE", f"/tokens/{first.id}", who="member")
