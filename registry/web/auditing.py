@@ -15,7 +15,7 @@ from registry.ports.accounts import AuditEntry
 from registry.services import Services
 from registry.web.proxies import client_address
 
-OK = "ok"
+OK, DENIED = "ok", "denied"
 
 
 def note(request: Request, action: str, target: str, result: str = OK) -> None:
@@ -25,6 +25,7 @@ def note(request: Request, action: str, target: str, result: str = OK) -> None:
         return
     state = request.scope.get("state", {})
     found = state.get("evidence")
+    state["was_noted"] = result == DENIED
     services.audit.record(
         AuditEntry(
             at=services.clock(),
@@ -41,7 +42,7 @@ def note(request: Request, action: str, target: str, result: str = OK) -> None:
 
 def word_of(error: RegistryError) -> str:
     """How an error is noted: its kind. Its text may quote what the client sent."""
-    return "denied" if isinstance(error, Forbidden) else type(error).__name__
+    return DENIED if isinstance(error, Forbidden) else type(error).__name__
 
 
 async def noted(request: Request, action: str, target: str, work: Awaitable[Response]) -> Response:
@@ -49,7 +50,8 @@ async def noted(request: Request, action: str, target: str, work: Awaitable[Resp
     try:
         answer = await work
     except RegistryError as error:
-        note(request, action, target, word_of(error))
+        if not request.scope.get("state", {}).get("was_noted"):  # by whoever refused
+            note(request, action, target, word_of(error))
         raise
     note(request, action, target, OK if answer.status_code < 400 else str(answer.status_code))
     return answer

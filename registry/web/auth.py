@@ -23,7 +23,7 @@ from registry.services.listing import View
 from registry.services.name_pages import Readable
 from registry.services.rights import FREE, TagGuard, Usable
 from registry.services.tokens import Access
-from registry.web.auditing import note
+from registry.web.auditing import DENIED, note
 from registry.web.credentials import Auth, Challenged, service_name
 from registry.web.credentials import Evidence as Evidence
 from registry.web.urls import external_base
@@ -96,7 +96,7 @@ async def may(request: Request, repository: RepositoryName, right: Right) -> boo
     policies = await auth_of(request).policies()
     allowed = right in found.rights(policies, repository)
     if not allowed:
-        note(request, f"{right.name}".lower(), str(repository), "denied")
+        note(request, f"{right.name}".lower(), str(repository), DENIED)
     return allowed
 
 
@@ -146,7 +146,7 @@ async def authorize(request: Request, repository: RepositoryName, right: Right, 
         is_narrow and right in policies.rights(found.owner, repository)
     ):
         raise Challenged("a token is needed", scope, INSUFFICIENT_SCOPE if is_narrow else "")
-    note(request, f"{request.method} {right.name}".lower(), str(repository), "denied")
+    note(request, f"{right.name}".lower(), str(repository), DENIED)
     what = scope.rpartition(":")[2].replace(",", "/")
     raise Denied(
         f"this credential of {found.owner.name} has no right to {what} {repository}; "
@@ -176,7 +176,6 @@ async def _proven(request: Request, scope: str) -> Evidence:
     try:
         return await auth_of(request).evidence(request)
     except Unauthenticated as error:
-        note(request, "sign in", "", type(error).__name__)
         raise Challenged(str(error), scope, INVALID_TOKEN) from error
 
 

@@ -26,7 +26,8 @@ from registry.services import Services
 from registry.services.attempts import Attempts, network
 from registry.services.callers import credential_of
 from registry.services.rights import Policies
-from registry.services.tokens import Access, Claims, Subject
+from registry.services.tokens import Access, Claims, Subject, TokenInvalid
+from registry.web.auditing import note, word_of
 from registry.web.forms import session_cookie
 from registry.web.proxies import client_address
 from registry.web.urls import external_base
@@ -122,6 +123,8 @@ class Auth:
             found = state["evidence"] = await self._evidence(request)
         except RegistryError as error:
             state["no_evidence"] = error
+            if not isinstance(error, TokenInvalid):  # those run out all the time
+                note(request, "sign in", state.get("tried", ""), word_of(error))
             raise
         return found
 
@@ -185,6 +188,7 @@ class Auth:
         if is_api_key(password):
             return await self._api_key(request, password)
         address = client_address(request)
+        request.scope.setdefault("state", {})["tried"] = name
         caller = await self._services.accounts.by_password(name, password, address)
         return _whole(caller)
 
