@@ -191,8 +191,21 @@ def prepare(settings: Settings) -> None:
     migrate.upgrade(resolve(settings.database_url, settings.sqlite_path))
 
 
-def serve(settings: Settings, ready: Callable[[int], None]) -> None:
-    """Run the server until SIGTERM or SIGINT; `ready` is called with the port once it listens."""
+def serve(settings: Settings, ready: Callable[[int, str | None], None]) -> None:
+    """Run the server until SIGTERM or SIGINT.
+
+    `ready` is called once it listens, with the port and the one-time code with which the first
+    administrator is made, if there is none yet.
+    """
     logs.configure(settings.log_level, json=settings.log_json)
     prepare(settings)
-    run_server(lambda: application(build(settings)), settings, ready)
+    code = asyncio.run(_setup_code(settings))
+    run_server(lambda: application(build(settings)), settings, lambda port: ready(port, code))
+
+
+async def _setup_code(settings: Settings) -> str | None:
+    catalog = open_catalog(settings.database_url, settings.sqlite_path)
+    try:
+        return await Accounts(catalog, settings, time.time_ns).ensure_setup_code()
+    finally:
+        await catalog.close()

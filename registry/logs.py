@@ -12,6 +12,7 @@ import orjson
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_CODES = "/ui/enrol/"  # what follows is a one-time code
 _QUIET = frozenset({"/healthz", "/readyz"})
 _IDS_AT_ONCE = 256
 
@@ -85,7 +86,9 @@ class AccessLog:
             if self._write is not None and scope["path"] not in _QUIET:
                 ms = round((time.perf_counter() - began) * 1000, 1)
                 client = (scope.get("client") or ("",))[0]
-                self._write(Access(scope["method"], scope["path"], status, ms, client, request_id))
+                path = scope["path"]
+                shown = _CODES + "…" if path.startswith(_CODES) else path
+                self._write(Access(scope["method"], shown, status, ms, client, request_id))
 
 
 def access_writer(level: str, *, json: bool) -> Callable[[Access], None] | None:

@@ -27,7 +27,7 @@ def run(
         check_exposure(settings)
         check_data(settings.data)
         check_port(settings.host, settings.port)
-        serve(settings, lambda port: typer.echo(greeting(settings, port)))
+        serve(settings, lambda port, code: typer.echo(greeting(settings, port, code)))
     except (SettingsInvalid, RegistryError) as error:
         complain(str(error))
         raise typer.Exit(1) from error
@@ -96,12 +96,18 @@ def _refusal(host: str, port: int, error: OSError) -> str:
     return f"cannot listen on {host} port {port}: {error.strerror}"
 
 
-def greeting(settings: Settings, port: int) -> str:
-    """What a newcomer reads first: where the library is, and the commands to type next."""
+def greeting(settings: Settings, port: int, code: str | None = None) -> str:
+    """What a newcomer reads first: where the library is, and the commands to type next.
+
+    `code` makes the first administrator, where there is none yet.
+    """
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     scheme = "https" if settings.tls_cert else "http"
     url = settings.external_url or server_url(f"{scheme}://{host}:{port}")
+    setup = (
+        f"\nMake the first administrator at {url}/ui/setup with the code {code}\n" if code else ""
+    )
     return (
-        f"registry {__version__} at {url} (data in {settings.data}; Ctrl-C stops it)\n\n"
-        f"{first_steps(url)}"
+        f"registry {__version__} at {url} (data in {settings.data}; Ctrl-C stops it)\n"
+        f"{setup}\n{first_steps(url)}"
     )

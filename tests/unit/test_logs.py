@@ -81,3 +81,21 @@ async def test_each_request_gets_an_id_of_its_own_and_the_message_stays_as_it_wa
     assert len(ids) == 600
     assert {line.id.encode() for line in lines} == ids
     assert start["headers"] == [(b"a", b"b")]
+
+
+async def test_a_one_time_code_in_a_path_is_not_logged() -> None:
+    lines: list[Access] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def nothing(*_: object) -> Message:
+        return {"type": "http.request"}
+
+    async def drop(message: Message) -> None:
+        pass
+
+    for path in ("/ui/enrol/SECRET", "/ui/keys"):
+        scope = {"type": "http", "method": "GET", "path": path, "client": ("127.0.0.1", 1)}
+        await AccessLog(app, lines.append)(scope, nothing, drop)
+    assert [line.path for line in lines] == ["/ui/enrol/…", "/ui/keys"]

@@ -23,6 +23,13 @@ def test_the_greeting_names_the_bound_port_and_commands_to_copy(tmp_path: Path) 
     assert "  export REGISTRY_SERVER=http://127.0.0.1:4711\n" in text
 
 
+def test_the_greeting_shows_how_the_first_administrator_is_made(tmp_path: Path) -> None:
+    settings = Settings.load({}, data=tmp_path)
+    text = greeting(settings, 4711, "AAA-BBB")
+    assert "http://127.0.0.1:4711/ui/setup with the code AAA-BBB\n" in text
+    assert "/ui/setup" not in greeting(settings, 4711)
+
+
 @pytest.mark.parametrize(
     ("settings", "url"),
     [
@@ -41,6 +48,7 @@ def test_the_greeting_names_an_address_that_can_be_reached(
 def test_other_machines_are_let_in_only_on_purpose() -> None:
     check_exposure(Settings.load({}, host="127.0.0.1"))
     check_exposure(Settings.load({}, host="0.0.0.0", no_auth=True))
+    check_exposure(Settings.load({}, host="0.0.0.0", auth=True))
     with pytest.raises(OperationFailed, match="add --no-auth"):
         check_exposure(Settings.load({}, host="0.0.0.0"))
 
