@@ -13,6 +13,9 @@ from registry.core.digest import Digest
 from registry.core.errors import Denied, TagImmutable
 from registry.core.names import RepositoryName
 
+_CALLERS = 1_000
+_NAMES = 10_000
+
 
 @dataclass(frozen=True, eq=False)
 class Policies:
@@ -20,6 +23,7 @@ class Policies:
 
     wide: tuple[Policy, ...] = ()
     own: dict[str, Policy] = field(default_factory=dict)  # by pattern, which is a repository's key
+    _held: dict[int, tuple[Caller, dict[str, Right]]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, policies: Sequence[Policy]) -> "Policies":
@@ -34,8 +38,22 @@ class Policies:
         return self.wide if own is None else (own, *self.wide)
 
     def rights(self, caller: Caller, name: RepositoryName) -> Right:
-        """Everything the caller may do with a repository."""
-        return rights_of(caller, name, self.about(name))
+        """Everything the caller may do with a repository.
+
+        Remembered by the caller object: whoever finds callers gives out the same one until
+        something changes, and a new one then.
+        """
+        known = self._held.get(id(caller))
+        if known is None or known[0] is not caller:
+            if len(self._held) >= _CALLERS:
+                self._held.clear()
+            known = self._held[id(caller)] = caller, {}
+        rights = known[1].get(name.key)
+        if rights is None:
+            if len(known[1]) >= _NAMES:
+                known[1].clear()
+            rights = known[1][name.key] = rights_of(caller, name, self.about(name))
+        return rights
 
     def guard(self, rights: Right, name: RepositoryName) -> "TagGuard":
         """What somebody with these rights may do with the repository's tags."""

@@ -87,14 +87,24 @@ class KeyUnknown(Unauthenticated):
         self.key = key
 
 
+@dataclass(slots=True)
+class _Seen:
+    """A token whose signature was verified, and what it proved when it was last looked up."""
+
+    claims: Claims
+    evidence: Evidence | None = None
+
+
 class Auth:
     """Turns credentials into evidence. One per application."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._claims: OrderedDict[bytes, Claims] = OrderedDict()  # of tokens that were verified
+        self._seen: OrderedDict[bytes, _Seen] = OrderedDict()
         self._policies = Policies()
         self._policies_of: tuple[Policy, ...] | None = None
+        self._anonymous = Caller()
+        self._nobody = Evidence(self._anonymous, self._anonymous, is_given=False)
         limits = services.settings.credentials
         self._tries = Attempts(limits.tries_per_minute, services.clock)
         self._token_requests = Attempts(limits.tokens_per_minute, services.clock)
@@ -156,9 +166,11 @@ class Auth:
 
     async def nobody(self) -> Evidence:
         """Somebody without credentials, who reads what is public."""
-        caller = await self._services.accounts.anonymous()
-        caller = replace(caller, groups=Group.READ)
-        return Evidence(caller, caller, is_given=False)
+        found = await self._services.accounts.anonymous()
+        if found is not self._anonymous:
+            caller = replace(found, groups=Group.READ)
+            self._anonymous, self._nobody = found, Evidence(caller, caller, is_given=False)
+        return self._nobody
 
     async def by_public_key(self, blob: str) -> Evidence:
         """Whose key it is; the signature was verified before.
@@ -202,24 +214,21 @@ class Auth:
 
     async def _token(self, request: Request, text: str) -> Evidence:
         """A token of ours: what its credential and account may do now, as far as it goes."""
-        claims = await self._verified(request, text)
-        credential = claims.subject.credential
+        key = hashlib.sha256(text.encode()).digest()
+        seen = self._seen.get(key)
+        if seen is None or seen.claims.expires_s <= self._services.clock() // _NS:
+            claims = await self._services.tokens.verify(text, service_name(request))
+            seen = self._seen[key] = _Seen(claims)
+            while len(self._seen) > _KEPT:
+                self._seen.popitem(last=False)
+        credential = seen.claims.subject.credential
         accounts = self._services.accounts
         owner = await (accounts.by_credential(credential) if credential else accounts.anonymous())
-        scopes = [scope for item in claims.access for scope in _scopes(item)]
-        carried = replace(owner, scopes=tuple(scopes), groups=Group.NONE)
-        return Evidence(carried, owner, claims.access)
-
-    async def _verified(self, request: Request, text: str) -> Claims:
-        key = hashlib.sha256(text.encode()).digest()
-        claims = self._claims.get(key)
-        if claims is not None and claims.expires_s > self._services.clock() // _NS:
-            return claims
-        claims = await self._services.tokens.verify(text, service_name(request))
-        self._claims[key] = claims
-        while len(self._claims) > _KEPT:
-            self._claims.popitem(last=False)
-        return claims
+        if seen.evidence is None or seen.evidence.owner is not owner:
+            scopes = [scope for item in seen.claims.access for scope in _scopes(item)]
+            carried = replace(owner, scopes=tuple(scopes), groups=Group.NONE)
+            seen.evidence = Evidence(carried, owner, seen.claims.access)
+        return seen.evidence
 
     async def _signed(self, request: Request, header: str) -> Evidence:
         """A request of the ollama command line, which signs method, path and time."""
