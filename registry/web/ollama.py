@@ -203,8 +203,11 @@ def _path_digest(request: Request) -> tuple[str, Digest]:
 async def head_blob(request: Request) -> Response:
     """HEAD /api/blobs/:digest: 200 if it is here. Hex in upper case names no blob."""
     text, digest = _path_digest(request)
-    blob = await services(request).blobs.find(digest) if text[7:] == digest.hex else None
-    if blob is None or not await _is_usable(request, digest):
+    blob = None
+    # first: to find a blob is to use it, which takes longer if it is here
+    if text[7:] == digest.hex and await _is_usable(request, digest):
+        blob = await services(request).blobs.find(digest)
+    if blob is None:
         return json_response({"error": f'blob "{text}" not found'}, 404)
     return empty_response()
 
@@ -213,8 +216,8 @@ async def post_blob(request: Request) -> Response:
     """POST /api/blobs/:digest: 201 if it is new, 200 if it is here; then the body is not read."""
     text, digest = _path_digest(request)
     blobs = services(request).blobs
-    is_here = text == str(digest) and await blobs.find(digest) is not None
-    if is_here and await _is_usable(request, digest):
+    is_usable = text == str(digest) and await _is_usable(request, digest)
+    if is_usable and await blobs.find(digest) is not None:
         return empty_response()
     try:
         await blobs.receive(digest, request_body(request), _content_length(request))
