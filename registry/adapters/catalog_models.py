@@ -4,15 +4,18 @@ That part of the catalog's SQL which listings and point lookups of the Ollama AP
 """
 
 import gc
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
-from sqlalchemy import bindparam, func, select, true
+from sqlalchemy import ColumnElement, Select, bindparam, func, select, true
 
 from registry.adapters import tables as t
 from registry.adapters.statements import Queries, Row, Statement, digest_of
 from registry.core.names import ModelName, RepositoryName
 from registry.ports.catalog import FolderChange, Model, ModelChange, Repository, Tag
+
+T = TypeVar("T")
 
 _P = bindparam
 _TAG_COLUMNS = (
@@ -24,12 +27,18 @@ _TAG_COLUMNS = (
 )
 _ITS_REPOSITORY = t.repository.c.id == t.tag.c.repository_id
 TAGS = select(*_TAG_COLUMNS).join_from(t.tag, t.repository, _ITS_REPOSITORY)
-_MODELS = (
-    select(*_TAG_COLUMNS, t.manifest.c.card)
-    .join_from(t.tag, t.repository, _ITS_REPOSITORY)
-    .join(t.manifest, t.manifest.c.digest == t.tag.c.manifest_digest)
-    .where(t.tag.c.is_model == true())
-)
+
+
+def _models(*columns: ColumnElement[Any]) -> Select[Any]:
+    return (
+        select(*columns)
+        .join_from(t.tag, t.repository, _ITS_REPOSITORY)
+        .join(t.manifest, t.manifest.c.digest == t.tag.c.manifest_digest)
+        .where(t.tag.c.is_model == true())
+    )
+
+
+_MODELS = _models(*_TAG_COLUMNS, t.manifest.c.card)
 
 _MODEL = Statement(
     TAGS.where(
@@ -39,6 +48,9 @@ _MODEL = Statement(
     )
 )
 _ALL_MODELS = Statement(_MODELS.order_by(t.tag.c.updated_at.desc()))
+_EACH_MODEL = Statement(
+    _models(t.repository.c.path, t.tag.c.name, t.tag.c.updated_at, t.manifest.c.card)
+)
 _ONE_MODEL = Statement(
     _MODELS.where(t.tag.c.repository_id == _P("repository"), t.tag.c.name_key == _P("key"))
 )
@@ -137,6 +149,10 @@ class ModelReader(Queries):
             rows = self._sql.all(_ALL_MODELS)
             rows.sort(key=_newest_first)
             return [Model(tag_of(row), row[5]) for row in rows]
+
+    def each_model(self, make: Callable[[str, str, int, str], T]) -> list[T]:
+        """See `Reader`."""
+        return self._sql.each(_EACH_MODEL, make)
 
     def last_change(self) -> int:
         """See `Reader`."""

@@ -6,8 +6,8 @@ parameters and handed to the driver as they are. That is sound because the table
 needs conversion: integers, booleans, text and bytes only.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import ClauseElement, Table
 from sqlalchemy.dialects import postgresql, sqlite
@@ -16,6 +16,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from registry.core.digest import Digest
 
+T = TypeVar("T")
 Row = tuple[Any, ...]
 Insert = sqlite.Insert | postgresql.Insert
 
@@ -41,6 +42,9 @@ class Cursor(Protocol):
 
     def fetchall(self) -> list[Any]:
         """All rows left."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """The rows left, one after the other."""
 
 
 class Statement:
@@ -82,6 +86,17 @@ class Session:
     def all(self, statement: Statement, **values: Any) -> list[Row]:
         """All rows of a query."""
         return self._execute(statement, values).fetchall()
+
+    def each(self, statement: Statement, make: Callable[..., T]) -> list[T]:
+        """What `make` makes of each row of a long query, its columns as arguments.
+
+        The rows are never in memory all at once. `make` must not use the session.
+        """
+        rows = self._execute(statement, {})
+        try:
+            return [make(*row) for row in rows]
+        finally:
+            rows.fetchall()  # if `make` failed: what is left would keep its snapshot open
 
     def one(self, statement: Statement, **values: Any) -> Row | None:
         """The first row of a query that has few."""

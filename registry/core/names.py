@@ -151,6 +151,12 @@ class RepositoryName:
         return ModelName(host if slash else DEFAULT_HOST, namespace, model, tag)
 
 
+def short_name(path: str, tag: str) -> str:
+    """`ModelName.short` of a tag of the repository at `path`, without a name made on the way."""
+    head, _, model = path.rpartition("/")
+    return f"{model}:{tag}" if head == DEFAULT_NAMESPACE else f"{path}:{tag}"
+
+
 def check_tag(text: str) -> str:
     """Return `text` if it is a tag by OCI's rule (1-128 characters), which holds Ollama's.
 

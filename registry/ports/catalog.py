@@ -197,6 +197,13 @@ class Reader(AccountReader, Protocol):
     def models(self) -> list[Model]:
         """Every model with a valid Ollama name; newest first, then by name."""
 
+    def each_model(self, make: Callable[[str, str, int, str], T]) -> list[T]:
+        """What `make` makes of each of `models`, in any order: for lists of very many.
+
+        It gets the repository's path, the tag's name, when it was updated, and the card; it must
+        not use the transaction.
+        """
+
     def last_change(self) -> int:
         """The number of the newest change of a tag; 0 if there was none."""
 

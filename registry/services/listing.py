@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from registry.core.card import list_entry
-from registry.core.names import ModelName, RepositoryName
+from registry.core.names import ModelName, RepositoryName, short_name
 from registry.ports.catalog import Catalog, Model, ModelChange, Reader
 
 _NS = 1_000_000_000
@@ -120,7 +120,7 @@ class Listing:
     async def _load(self) -> None:
         def work(tx: Reader) -> tuple[int, list[_Item]]:
             with _without_collection():
-                return tx.last_change(), [self._listed(model) for model in tx.models()]
+                return tx.last_change(), tx.each_model(self._listed)
 
         change, items = await self._catalog.scan(work)
         self._models = {item[0].lower(): item for item in items}
@@ -135,7 +135,7 @@ class Listing:
 
         change, changes = await self._catalog.read(work)
         for item in changes:
-            self._replace(item.name, self._listed(item.model) if item.model else None)
+            self._replace(item.name, self._listed_model(item.model) if item.model else None)
         if change != self._change:
             self._change, self._body = change, None
 
@@ -147,9 +147,13 @@ class Listing:
             self._models[new[0].lower()] = new
             insort(self._order, _key(new))
 
-    def _listed(self, model: Model) -> _Item:
-        short, updated = model.tag.model.short, model.tag.updated_at
-        return short, updated, list_entry(short, self._when(updated), model.card)
+    def _listed_model(self, model: Model) -> _Item:
+        tag = model.tag
+        return self._listed(tag.repository.name.path, tag.name, tag.updated_at, model.card)
+
+    def _listed(self, path: str, tag: str, updated: int, card: str) -> _Item:
+        short = short_name(path, tag)
+        return short, updated, list_entry(short, self._when(updated), card)
 
 
 def _key(item: _Item) -> _Key:

@@ -1,6 +1,7 @@
 """Answers as the Ollama API gives them: compact JSON, its content types, its times."""
 
 import time
+from functools import lru_cache
 from typing import Any
 
 from starlette.responses import Response
@@ -28,14 +29,19 @@ def empty_response(status: int = 200) -> Response:
 def rfc3339(ns: int) -> str:
     """A time in the server's zone, with up to nine fractional digits, trailing zeros trimmed."""
     seconds, fraction = divmod(ns, 1_000_000_000)
+    date, zone = _local(seconds)
+    return f"{date}.{fraction:09d}".rstrip("0") + zone if fraction else date + zone
+
+
+@lru_cache(1024)  # models come many to a second, and in order
+def _local(seconds: int) -> tuple[str, str]:
     local = time.localtime(seconds)
-    digits = f".{fraction:09d}".rstrip("0") if fraction else ""
     # formatted by hand: strftime alone would take longer than all the rest of a list's entry
-    return (
+    date = (
         f"{local.tm_year:04d}-{local.tm_mon:02d}-{local.tm_mday:02d}"
-        f"T{local.tm_hour:02d}:{local.tm_min:02d}:{local.tm_sec:02d}{digits}"
-        f"{_zone(local.tm_gmtoff)}"
+        f"T{local.tm_hour:02d}:{local.tm_min:02d}:{local.tm_sec:02d}"
     )
+    return date, _zone(local.tm_gmtoff)
 
 
 def _zone(seconds: int) -> str:

@@ -128,6 +128,35 @@ class NamesContract:
         assert names == ["team/A:V1", "team/A:v2", "team/b:latest", "team/old:latest"]
         assert [model.card for model in models][-1] == '{"of":"m1"}'
 
+    async def test_each_model_is_handed_over_with_what_a_list_needs(self, catalog: Catalog) -> None:
+        def work(tx: Transaction) -> None:
+            put_model(tx, "team/old", "latest", "m1", now=1)
+            put_model(tx, "team/A", "V2", "m3", now=5)
+            put_model(tx, "team/dotted.ns/m", "latest")  # no model
+
+        await catalog.write(work)
+        rows = await catalog.scan(lambda tx: tx.each_model(lambda *row: row))
+        assert sorted(rows) == [
+            ("team/A", "V2", 5, '{"of":"m3"}'),
+            ("team/old", "latest", 1, '{"of":"m1"}'),
+        ]
+
+    async def test_a_list_that_fails_halfway_leaves_no_snapshot_open(
+        self, catalog: Catalog
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise KeyError("halfway")
+
+        def put(tx: Transaction) -> None:
+            put_model(tx, "team/one", "latest", "m1")
+            put_model(tx, "team/two", "latest", "m2")
+
+        await catalog.write(put)
+        with pytest.raises(KeyError):
+            await catalog.read(lambda tx: tx.each_model(fail))
+        await catalog.write(lambda tx: put_model(tx, "team/three", "latest", "m3"))
+        assert len(await catalog.read(lambda tx: tx.each_model(lambda *row: row))) == 3
+
     async def test_changes_of_models_are_told_once_each_as_they_are_now(
         self, catalog: Catalog
     ) -> None:

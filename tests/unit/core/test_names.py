@@ -3,7 +3,7 @@
 import pytest
 
 from registry.core.errors import NameInvalid
-from registry.core.names import ModelName, RepositoryName, check_tag
+from registry.core.names import ModelName, RepositoryName, check_tag, short_name
 
 LONG = "a" * 80
 
@@ -46,6 +46,8 @@ def test_illegal_names_are_read_and_told_apart(text: str) -> None:
         ("model", "model:latest"),
         ("library/model:tag", "model:tag"),
         ("namespace/model:tag", "namespace/model:tag"),
+        ("Library/model:tag", "Library/model:tag"),
+        ("library/library/model:tag", "library/library/model:tag"),
         ("host/namespace/model:tag", "host/namespace/model:tag"),
         ("host/library/model:tag", "host/library/model:tag"),
     ],
@@ -53,6 +55,8 @@ def test_illegal_names_are_read_and_told_apart(text: str) -> None:
 def test_the_short_form_leaves_defaults_out(text: str, short: str) -> None:
     assert ModelName.parse(text).short == short
     assert ModelName.parse(short) == ModelName.parse(text)
+    name = ModelName.parse(text)
+    assert short_name(name.repository.path, name.tag) == short
 
 
 @pytest.mark.parametrize(
