@@ -12,6 +12,8 @@ import orjson
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.server.extensions import Quick, quick_of
+
 _CODES = "/ui/enrol/"  # what follows is a one-time code
 _QUIET = frozenset({"/healthz", "/readyz"})
 _IDS_AT_ONCE = 256
@@ -58,6 +60,7 @@ class AccessLog:
 
     def __init__(self, app: ASGIApp, write: Callable[[Access], None] | None) -> None:
         self._app = app
+        self._quick = quick_of(app)
         self._write = write
         self._ids = _request_ids()
 
@@ -83,12 +86,29 @@ class AccessLog:
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            if self._write is not None and scope["path"] not in _QUIET:
-                ms = round((time.perf_counter() - began) * 1000, 1)
-                client = (scope.get("client") or ("",))[0]
-                path = scope["path"]
-                shown = _CODES + "…" if path.startswith(_CODES) else path
-                self._write(Access(scope["method"], shown, status, ms, client, request_id))
+            self._tell(scope, status, began, request_id)
+
+    def quick(self, scope: Scope) -> Quick | None:
+        """See `quick_of`."""
+        if self._quick is None:
+            return None
+        began = time.perf_counter()
+        answer = self._quick(scope)
+        if answer is None:
+            return None
+        request_id = next(self._ids)
+        self._tell(scope, 200, began, request_id)
+        lines = b"%bx-request-id: %b\r\n" % (answer.lines, request_id.encode())
+        return Quick(lines, answer.body)
+
+    def _tell(self, scope: Scope, status: int, began: float, request_id: str) -> None:
+        path = scope["path"]
+        if self._write is None or path in _QUIET:
+            return
+        ms = round((time.perf_counter() - began) * 1000, 1)
+        client = (scope.get("client") or ("",))[0]
+        shown = _CODES + "…" if path.startswith(_CODES) else path
+        self._write(Access(scope["method"], shown, status, ms, client, request_id))
 
 
 def access_writer(level: str, *, json: bool) -> Callable[[Access], None] | None:

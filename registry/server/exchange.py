@@ -13,12 +13,11 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from registry.server.extensions import ZERO_COPY
+from registry.server.heads import header_lines
 from registry.server.zerocopy import FileSender
 
-_CONTROLS = bytes([*range(9), *range(10, 32), 127])  # all but the tab
 _CLOSE = (b"connection", b"close")  # else the client may use the connection again
 _LINGER_S = 0.5  # as Go's own server waits
-_FRAMING = frozenset({b"connection", b"transfer-encoding"})
 
 
 class Connection(Protocol):
@@ -197,26 +196,8 @@ class Exchange:
 
 
 def _head(status: int, headers: list[tuple[bytes, bytes]], length: int | None) -> bytes | None:
-    """The head of an answer with a body of `length` bytes, None for HEAD.
-
-    None if it needs a closer look: framed otherwise than by its length, or with control characters
-    in a name or value.
-    """
-    parts = [STATUS_LINE[status]]
-    told = None
-    for name, value in headers:
-        lowered = name.lower()
-        if lowered == b"content-length":
-            told = value
-        elif lowered in _FRAMING:
-            return None
-        parts += (lowered, b": ", value, b"\r\n")
-    parts.append(b"\r\n")
-    head = b"".join(parts)
-    controls = len(head) - len(head.translate(None, _CONTROLS))
-    if controls != 2 * (len(headers) + 2) or (length is not None and told != b"%d" % length):
-        return None
-    return head
+    lines = header_lines(headers, length)
+    return None if lines is None else STATUS_LINE[status] + lines + b"\r\n"
 
 
 def _extent(descriptor: int, offset: int | None, count: int | None) -> tuple[int, int]:

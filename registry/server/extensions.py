@@ -4,7 +4,8 @@ An application that finds none of it (another server, TLS, HTTP/1.0) does the sa
 messages.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 from registry.ports.blobs import Sink
 
@@ -30,3 +31,20 @@ class BodyOffer(Protocol):
             RequestInvalid: it is not framed as chunks must be.
             TooLarge: it has more than `limit` bytes.
         """
+
+
+class Quick(NamedTuple):
+    """A 200 that is ready to be sent: its header lines, without the server's own, and its body."""
+
+    lines: bytes
+    body: bytes  # nothing for HEAD
+
+
+def quick_of(app: object) -> Callable[[Any], Quick | None] | None:
+    """The method `quick` of an application, if it has one.
+
+    It gives the answer to a GET or HEAD without a body, or None: then the application is called. It
+    is asked before there is a task for the request, so it must not take long; where it returns
+    None, it must not have logged or counted anything.
+    """
+    return getattr(app, "quick", None)

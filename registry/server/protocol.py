@@ -7,6 +7,7 @@ What it adds, and nothing else is changed:
   asks for it in the ordinary way. After a take-over a fresh parser begins behind the body.
 - Limits: 16 KiB for a request's head and as much for its trailers, `body_idle_s` for a head to
   arrive and for silence within a body.
+- Quick answers: what the application has ready (`quick_of`) leaves at once, without a task.
 - Early answers: when the application answers before it has read the body, the client is let finish
   sending, within bounds. Closed at once, the connection would be reset, and the answer with it.
 """
@@ -20,7 +21,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from registry.ports.blobs import Sink
 from registry.server.exchange import Exchange
-from registry.server.extensions import TAKE_OVER, ZERO_COPY
+from registry.server.extensions import TAKE_OVER, ZERO_COPY, quick_of
+from registry.server.quick import QUICK_IN_A_ROW, Opening, is_plain
 from registry.server.takeover import Chunked, Counted, Framing, Taken
 from registry.server.zerocopy import FileSender
 from registry.settings import Limits
@@ -46,6 +48,10 @@ class LibraryProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.idle_s = self.limits.body_idle_s
         self.sender: FileSender | None = None
+        self._quick = quick_of(self.app)
+        self._quick_left = 0  # how many more may be answered of the bytes that came
+        self._was_quick = self._is_known = False  # the latest request; any
+        self._opening = Opening()
         self._in_head = True
         self._head_size = 0  # bytes of it that the parser was given
         self._head_begun = 0.0
@@ -82,6 +88,7 @@ class LibraryProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Bytes came: give them to the parser, head by head."""
         self._heard = self.loop.time()
+        self._quick_left = QUICK_IN_A_ROW
         if self._astray:
             self._drop(len(data))
             return
@@ -142,6 +149,10 @@ class LibraryProtocol(HttpToolsProtocol):
         """The head is complete: the application's turn."""
         self._in_head = False
         self._head_size = self._barren = 0
+        self._was_quick = self._may_be_quick() and self._answer_quickly()
+        if self._was_quick:
+            return
+        self._unset_keepalive_if_required()  # a quick answer before it in the same bytes set it
         if self.scheme == "http":
             self.scope["extensions"] = {ZERO_COPY: {}}
         super().on_headers_complete()
@@ -159,12 +170,45 @@ class LibraryProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_size = 0
         self._draining = False
-        super().on_message_complete()
+        if not self._was_quick:
+            super().on_message_complete()
 
     def _count(self, size: int) -> None:
         self._fields += size
         if self._fields > HEAD_BYTES:
             raise _HeadTooLarge
+
+    # ---- quick answers
+
+    def _may_be_quick(self) -> bool:
+        """Whether it is this request's turn, and nothing about it is out of the ordinary."""
+        if self._quick is None or self._quick_left <= 0 or self.limit_concurrency is not None:
+            return False
+        cycle = self.cycle
+        if self.pipeline or (cycle is not None and not cycle.response_complete):
+            return False
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        return is_plain(self.parser, self.headers)
+
+    def _answer_quickly(self) -> bool:
+        """Write the answer if the application has one ready, as `Exchange` would."""
+        url = httptools.parse_url(self.url)
+        if self._quick is None or not url.path or b"%" in url.path or self.root_path:
+            return False
+        scope = self.scope
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["path"], scope["raw_path"] = url.path.decode("ascii"), url.path
+        scope["query_string"] = url.query or b""
+        answer = self._quick(scope)
+        if answer is None:
+            return False
+        self._is_known = True
+        self._quick_left -= 1
+        head = b"%b%b\r\n" % (self._opening.of(self.server_state.default_headers), answer.lines)
+        self.transport.writelines([head, answer.body] if answer.body else [head])
+        self.on_response_complete()
+        return True
 
     # ---- bodies
 
@@ -309,9 +353,10 @@ class LibraryProtocol(HttpToolsProtocol):
 
     def _head_left_s(self) -> float | None:
         """How long a head may still take; an idle kept-alive connection is uvicorn's to close."""
-        if self.cycle is None:
+        cycle = self.cycle
+        if cycle is None and not self._is_known:
             return 0.0
-        if not self._head_size or not self.cycle.response_complete:
+        if not self._head_size or (cycle is not None and not cycle.response_complete):
             return None
         return self._head_begun + self.idle_s - self.loop.time()
 

@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.server.extensions import Quick, quick_of
+
 _LOCAL = ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104 - names in an Origin, not a bind
 _MAX_KNOWN = 256
 _SCHEMES = ("app", "file", "tauri", "vscode-webview", "vscode-file")
@@ -45,6 +47,7 @@ class Guard:
         names: Iterable[str] = (),
     ) -> None:
         self._app = app
+        self._quick = quick_of(app)
         self._all = "*" in origins
         self._origins = [_pattern(origin) for origin in _default_origins()]
         self._origins += [_pattern(origin) for origin in origins]
@@ -64,6 +67,15 @@ class Guard:
             await self._cross_origin(scope, receive, send, (origin, host))
         else:
             await self._same_origin(scope, receive, send, host)
+
+    def quick(self, scope: Scope) -> Quick | None:
+        """See `quick_of`: for hosts that were let in, and no origin."""
+        if self._quick is None or scope["method"] == "OPTIONS":
+            return None
+        origin, host = _origin_and_host(scope)
+        if origin or host not in self._known_hosts:
+            return None
+        return self._quick(scope)
 
     async def _cross_origin(
         self, scope: Scope, receive: Receive, send: Send, asked: tuple[str, str]

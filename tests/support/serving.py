@@ -106,6 +106,7 @@ async def serving(
     limits: Limits,
     way: str = "fast",
     tls: ssl.SSLContext | None = None,
+    keep_alive_s: int = 20,
 ) -> AsyncIterator[int]:
     """Serve `app` on a free port, one of `WAYS`; with `tls` by HTTPS."""
     ours = LibraryProtocol.with_limits(limits)
@@ -120,7 +121,7 @@ async def serving(
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=1,
-        timeout_keep_alive=20,
+        timeout_keep_alive=keep_alive_s,
         ssl_context_factory=(lambda *_: tls) if tls else None,
     )
     server = uvicorn.Server(config)

@@ -1,8 +1,11 @@
 """Answers kept ready, and that none of them is served after a write."""
 
+import time
+
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from registry.core.errors import OperationFailed
 from registry.web import hot
 from registry.web.hot import Hot
 from tests.support.asgi import Caller
@@ -138,3 +141,72 @@ async def test_memory_is_bounded(
     assert app.calls == 20
     await ask("GET", "/v2/a/manifests/0")
     assert app.calls == 21
+
+
+class Plain(Application):
+    """Says how long its answers are, so that they can be sent as bytes."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.calls += 1
+        headers = [(b"Content-Length", b"1"), *self.more]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    more: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def scope(method: str, path: str, **headers: str) -> Scope:
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    raw = path.encode()
+    return {"method": method, "raw_path": raw, "query_string": b"", "headers": pairs}
+
+
+@pytest.mark.parametrize(("method", "body"), [("GET", b"x"), ("HEAD", b"")])
+async def test_a_kept_answer_is_there_as_bytes_until_something_is_written(
+    method: str, body: bytes
+) -> None:
+    app = Plain()
+    kept = Hot(app, lambda: app.version)
+    assert kept.quick(scope(method, MANIFEST)) is None
+    await Caller(kept)(method, MANIFEST)
+    assert kept.quick(scope(method, MANIFEST)) == (b"content-length: 1\r\n", body)
+    assert kept.quick(scope(method, MANIFEST + "2")) is None
+    assert kept.quick(scope(method, MANIFEST, range="bytes=0-1")) is None
+    assert kept.quick(scope(method, MANIFEST, authorization="x")) is None
+    app.version += 1
+    assert kept.quick(scope(method, MANIFEST)) is None
+
+
+@pytest.mark.parametrize(
+    "header", [(b"x", b"a\r\ny: b"), (b"connection", b"close"), (b"content-length", b"2")]
+)
+async def test_what_needs_a_closer_look_is_not_there_as_bytes(header: tuple[bytes, bytes]) -> None:
+    app = Plain()
+    app.more = (header,)
+    kept = Hot(app, lambda: app.version)
+    await Caller(kept)("GET", MANIFEST)
+    assert kept.quick(scope("GET", MANIFEST)) is None
+
+
+async def test_bytes_are_for_proven_credentials_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Plain()
+    good = {b"a": True, b"b": True}
+
+    async def proof(scope: Scope) -> bool:
+        return good[dict(scope["headers"])[b"authorization"]]
+
+    kept = Hot(app, lambda: app.version, proof)
+    await Caller(kept)("GET", MANIFEST, authorization="a")
+    assert kept.quick(scope("GET", MANIFEST, authorization="a")) is not None
+    assert kept.quick(scope("GET", MANIFEST, authorization="b")) is None
+    assert kept.quick(scope("GET", MANIFEST)) is None
+    later = time.monotonic() + 2
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert kept.quick(scope("GET", MANIFEST, authorization="a")) is None
+
+
+async def test_a_catalog_that_fails_is_left_to_the_ordinary_way() -> None:
+    def version() -> int:
+        raise OperationFailed("no")
+
+    assert Hot(Plain(), version).quick(scope("GET", MANIFEST)) is None
