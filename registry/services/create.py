@@ -7,6 +7,7 @@ two, whole; a base that is deleted meanwhile makes the transaction fail whole.
 Source: spec ollama-api 6.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
@@ -50,15 +51,13 @@ from registry.ports.catalog import Blob, Catalog, Freed, Reader, Tag, Transactio
 from registry.services.gguf_facts import read_facts
 from registry.services.housekeeping import Housekeeping
 from registry.services.manifests import Manifests
-from registry.services.models import Models
+from registry.services.models import Models, shown_path
 from registry.services.rights import ANY, Permit, TagGuard
 from registry.services.staging import Staging
 
 T = TypeVar("T")
 
 CLOUD_HOST = "https://ollama.com:443"
-MODELS_FOLDER = "$OLLAMA_MODELS"
-"""Stands in texts where the real server prints the folder's true path."""
 
 _KNOWN_TYPES = re.compile("F32|F16|BF16|Q[45]_[01]|Q8_0|Q[26]_K|Q3_K_[SML]|Q4_K|Q[45]_K_[SM]")
 _LATER = "is not supported by this server yet"
@@ -114,7 +113,7 @@ class Create:
         _check_quantize(work)
         _check_template(recipe.template)
         parameters = [work.base.parameters] if work.base and work.base.parameters else []
-        made = plan(recipe, work.config, work.layers, _detected_parameters(work) + parameters)
+        made = plan(recipe, work.config, work.layers, _new_parameters(work.layers) + parameters)
         for text in await self._layer_lines(made, work.permit):
             yield Status(text)
         yield Status("writing manifest")
@@ -245,8 +244,7 @@ class Create:
             raise OperationFailed(str(error)) from error
         blob = await self._blob(text, permit)
         if blob is None:
-            path = f"{MODELS_FOLDER}/blobs/{digest.file_name}"
-            raise OperationFailed(f"open {path}: no such file or directory")
+            raise OperationFailed(f"open {shown_path(digest)}: no such file or directory")
         return blob
 
     async def _gguf_layer(self, name: str, blob: Blob, media_type: str) -> Layer:
@@ -328,12 +326,10 @@ def _autodetected(layers: list[Layer]) -> list[Layer]:
     return []
 
 
-def _detected_parameters(work: _Work) -> list[dict[str, object]]:
-    for layer in work.layers:
-        found = detect(layer.facts.chat_template) if layer.facts and not work.base else None
-        if found is not None and found.stop:
-            return [{"stop": list(found.stop)}]
-    return []
+def _new_parameters(layers: list[Layer]) -> list[dict[str, object]]:
+    """The objects of the params layers that were made here, not inherited."""
+    texts = [layer.content for layer in layers if layer.media_type == media.PARAMS]
+    return [json.loads(text) for text in texts if text is not None]
 
 
 def _check_template(text: str) -> None:

@@ -15,6 +15,7 @@ from registry.core.manifest import Manifest, parse
 from registry.core.modelfile import Shown, render, render_tensor_model
 from registry.core.names import ModelName
 from registry.core.parameters import format_parameters
+from registry.core.template import DEFAULT
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog, Freed, Reader, Tag, Transaction
 from registry.services.gguf_facts import read_arrays
@@ -207,15 +208,18 @@ def _texts(
     """License, modelfile, parameters, template and system of show, in this order."""
     licenses = parts.all_texts(media.LICENSE)
     spoken = system or parts.text(media.SYSTEM) or ""
-    template = parts.template if parts.template is not None else "{{ .Prompt }}"
+    template = parts.template if parts.template is not None else DEFAULT
     model = parts.digests(media.MODEL)
     drafts = parts.digests(media.DRAFT)
     shown = Shown(
         name=name.short,
-        sources=[_path(model[-1]) if model else "", *map(_path, parts.digests(media.PROJECTOR))],
+        sources=[
+            shown_path(model[-1]) if model else "",
+            *map(shown_path, parts.digests(media.PROJECTOR)),
+        ],
         template=template,
-        adapters=[_path(item) for item in parts.digests(media.ADAPTER)],
-        draft=_path(drafts[-1]) if drafts else "",
+        adapters=[shown_path(item) for item in parts.digests(media.ADAPTER)],
+        draft=shown_path(drafts[-1]) if drafts else "",
         system=spoken,
         renderer=parts.config.renderer,
         parser=parts.config.parser,
@@ -238,7 +242,7 @@ def _is_tensors(parts: Parts) -> bool:
     return bool(parts.digests(media.TENSOR))
 
 
-def _path(digest: Digest) -> str:
+def shown_path(digest: Digest) -> str:
     """A blob as `show` names it. The folder's true path is none of a caller's business."""
     return f"$OLLAMA_MODELS/blobs/{digest.file_name}"
 
