@@ -25,6 +25,7 @@ T = TypeVar("T")
 CLOSED = "the catalog is closed"
 _GROUP_FUNCTIONS = 64  # at most so many share a commit
 _GROUP_S = 0.005  # and none joins a group that has run for so long
+_SWITCH_PAUSE_S = 0.01
 _PRAGMAS = (
     "synchronous = FULL",
     "foreign_keys = ON",
@@ -42,6 +43,25 @@ def connect(path: Path, busy_s: float) -> sqlite3.Connection:
     for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
     return connection
+
+
+def _write_ahead(connection: sqlite3.Connection, busy_s: float) -> None:
+    """Have the file written ahead, waiting for others that hold it.
+
+    SQLite itself does not wait here: the switch takes the file for itself while it already reads,
+    and of two that wait like this for each other neither would end.
+    """
+    deadline = time.monotonic() + busy_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(_SWITCH_PAUSE_S)
+        else:
+            return
 
 
 def translated(error: sqlite3.Error) -> RegistryError:
@@ -87,7 +107,7 @@ class Writer(threading.Thread):
     def __init__(self, path: Path, busy_s: float, clock: Callable[[], int]) -> None:
         super().__init__(name="catalog-writer", daemon=True)
         self._connection = connect(path, busy_s)
-        self._connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(self._connection, busy_s)
         self._tx = SqlTransaction(Session(self._connection.cursor(), SQLITE), clock)
         self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
