@@ -26,6 +26,9 @@ RegistryError
 ├── Unsupported               an operation this server does not offer
 ├── Unavailable               try again later: a worker, a lock, a queue
 │   └── TooOften              this caller has asked too often
+├── WorkerFailed              a worker did not do what it was asked
+│   ├── CannotRun             it never will, with this model
+│   └── WorkerLost            it, or the model's runner, went away meanwhile
 ├── StorageFull               no space left for the bytes
 ├── OperationFailed           work that was begun and cannot be finished
 └── UpstreamFailed            another registry's fault
@@ -34,6 +37,11 @@ RegistryError
     ├── UpstreamBusy          not now: a rate limit, an overload, an answer that broke off
     └── UpstreamUnreachable   no answer
 """
+
+RUNNER_STOPPED = (
+    "model runner has unexpectedly stopped, this may be due to resource limitations or an internal "
+    "error, check the worker's log for details"
+)
 
 
 class RegistryError(Exception):
@@ -183,6 +191,21 @@ class Unavailable(RegistryError):
 
 class TooOften(Unavailable):
     """This caller has asked, or failed, too often; `retry_after_s` says when it may again."""
+
+
+class WorkerFailed(RegistryError):
+    """A worker did not do what it was asked; the message is the engine's own where it has one."""
+
+
+class CannotRun(WorkerFailed):
+    """The worker can never run this model: no engine, a foreign file, too little memory."""
+
+
+class WorkerLost(WorkerFailed):
+    """The worker or the model's runner went away. Another may be asked if nothing was sent yet."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or RUNNER_STOPPED)
 
 
 class StorageFull(RegistryError):

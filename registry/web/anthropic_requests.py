@@ -24,9 +24,10 @@ from registry.core.gojson import (
     base64_bytes,
 )
 from registry.core.gotext import quote
+from registry.core.wishes import Message, ToolCall
 from registry.web.inference_schemas import TOOL_PARAMETERS, ChatRequest
 from registry.web.openai_requests import OpenAiRequest
-from registry.web.schemas import FLAG, SHOWN, TEXT, Message, ToolCall, fields, ordered_object
+from registry.web.schemas import FLAG, SHOWN, TEXT, fields, ordered_object
 
 _ANY: Final = gojson.Any()
 _Block = Mapping[str, Any]

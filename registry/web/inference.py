@@ -18,6 +18,7 @@ from registry.core.errors import Forbidden, ModelUnknown, RegistryError, Request
 from registry.core.gojson import dumps
 from registry.core.modelref import Source, parse_reference
 from registry.core.names import ModelName
+from registry.core.wishes import Message
 from registry.services.inference import CLOUD_DETAILS, Ask, Purpose
 from registry.web import auth, errors, signin
 from registry.web.answers import bytes_response, json_response, utc_now
@@ -37,7 +38,7 @@ from registry.web.openai_requests import (
 )
 from registry.web.resources import Handler, resource
 from registry.web.responses_requests import ResponsesRequest
-from registry.web.schemas import JsonRequest, Message
+from registry.web.schemas import JsonRequest
 
 _SECOND = 1_000_000_000
 _JSON = "application/json"

@@ -3,8 +3,6 @@
 Source: spec ollama-api 14.1, 15, 16, 17.2.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from registry.core import gojson
@@ -17,13 +15,13 @@ from registry.core.gojson import (
     JsonInvalid,
     Node,
     Ptr,
-    Raw,
     RawMessage,
     Schema,
     Slice,
     Struct,
 )
 from registry.core.gotext import quote
+from registry.core.wishes import ChatWish, EmbeddingWish, EmbedWish, GenerateWish
 from registry.web.schemas import (
     FLAG,
     MESSAGES,
@@ -33,7 +31,6 @@ from registry.web.schemas import (
     TEXT,
     VALUES,
     JsonRequest,
-    Message,
     fields,
 )
 
@@ -146,34 +143,10 @@ _SHARED: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Generation(JsonRequest):
-    """What generate and chat have in common. `keep_alive` is in nanoseconds, None if not given."""
-
-    model: str = ""
-    stream: bool | None = None
-    format: Raw | None = None
-    keep_alive: int | None = None
-    options: Mapping[str, Any] | None = None
-    think: bool | str | None = None
-    truncate: bool | None = None
-    shift: bool | None = None
-    debug_render_only: bool = False
-    logprobs: bool = False
-    top_logprobs: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateRequest(_Generation):
+class GenerateRequest(GenerateWish, JsonRequest):
     """POST /api/generate."""
 
-    prompt: str = ""
-    suffix: str = ""
-    system: str = ""
-    template: str = ""
-    context: tuple[int, ...] | None = None
-    raw: bool = False
-    images: tuple[bytes | None, ...] | None = None
+    __slots__ = ()
 
 
 GenerateRequest.SCHEMA = Struct(
@@ -187,12 +160,10 @@ GenerateRequest.SCHEMA = Struct(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatRequest(_Generation):
+class ChatRequest(ChatWish, JsonRequest):
     """POST /api/chat. Tools are as sent, less the fields that Ollama does not know."""
 
-    messages: tuple[Message, ...] | None = None
-    tools: tuple[Mapping[str, Any], ...] | None = None
+    __slots__ = ()
 
 
 ChatRequest.SCHEMA = Struct(
@@ -204,16 +175,10 @@ ChatRequest.SCHEMA = Struct(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class EmbedRequest(JsonRequest):
-    """POST /api/embed. `input` is the JSON value as sent."""
+class EmbedRequest(EmbedWish, JsonRequest):
+    """POST /api/embed."""
 
-    model: str = ""
-    input: Any = None
-    keep_alive: int | None = None
-    truncate: bool | None = None
-    dimensions: int = 0
-    options: Mapping[str, Any] | None = None
+    __slots__ = ()
 
 
 EmbedRequest.SCHEMA = Struct(
@@ -228,14 +193,10 @@ EmbedRequest.SCHEMA = Struct(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingRequest(JsonRequest):
+class EmbeddingRequest(EmbeddingWish, JsonRequest):
     """POST /api/embeddings."""
 
-    model: str = ""
-    prompt: str = ""
-    keep_alive: int | None = None
-    options: Mapping[str, Any] | None = None
+    __slots__ = ()
 
 
 EmbeddingRequest.SCHEMA = Struct(

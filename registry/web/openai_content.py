@@ -8,7 +8,8 @@ from typing import Any
 from registry.core.errors import RequestInvalid
 from registry.core.gojson import JsonInvalid, base64_bytes
 from registry.core.gotext import quote
-from registry.web.schemas import SHOWN, Message
+from registry.core.wishes import Message
+from registry.web.schemas import SHOWN
 
 _IMAGE_PREFIXES = (
     "data:;base64,",

@@ -21,6 +21,7 @@ from registry.core.gojson import (
     Slice,
     Struct,
 )
+from registry.core.wishes import Message, ToolCall
 from registry.web.inference_schemas import TOOL, ChatRequest, EmbedRequest, GenerateRequest
 from registry.web.openai_content import go_type, part_message, think_from_effort
 from registry.web.schemas import (
@@ -29,8 +30,6 @@ from registry.web.schemas import (
     SHOWN,
     TEXT,
     JsonRequest,
-    Message,
-    ToolCall,
     fields,
     ordered_object,
 )

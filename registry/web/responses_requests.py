@@ -25,10 +25,11 @@ from registry.core.gojson import (
     Struct,
 )
 from registry.core.gotext import quote
+from registry.core.wishes import Message, ToolCall
 from registry.web.inference_schemas import TOOL_PARAMETERS, ChatRequest
 from registry.web.openai_content import image_from_url, think_from_effort
 from registry.web.openai_requests import OpenAiRequest
-from registry.web.schemas import FLAG, SHOWN, TEXT, Message, ToolCall, fields, ordered_object
+from registry.web.schemas import FLAG, SHOWN, TEXT, fields, ordered_object
 
 _Item = Mapping[str, Any]
 _ARGUMENTS: Final = Custom("api.ToolCallFunctionArguments", ordered_object)

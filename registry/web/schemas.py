@@ -7,7 +7,6 @@ body does not say: the endpoints' default is true. Lists and objects that are mi
 Source: spec ollama-api 2.1, 6.1, 7, 10, 11, 13.
 """
 
-import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -29,6 +28,7 @@ from registry.core.gojson import (
     String,
     Struct,
 )
+from registry.core.wishes import Message, ToolCall
 
 TEXT: Final = String()
 FLAG: Final = Bool()
@@ -75,50 +75,6 @@ def _aliased(build: Callable[..., Any]) -> Callable[..., Any]:
         return build(model=model or name, **others)
 
     return made
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A call of a tool that a model made; `arguments` keep the order of their keys."""
-
-    name: str = ""
-    arguments: Mapping[str, Any] | None = None
-    id: str = ""
-    index: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """As the API writes it."""
-        arguments = None if self.arguments is None else dict(self.arguments)
-        function = {"index": self.index, "name": self.name, "arguments": arguments}
-        return {"id": self.id, "function": function} if self.id else {"function": function}
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A chat message; `role` is in lower case."""
-
-    role: str = ""
-    content: str = ""
-    thinking: str = ""
-    images: tuple[bytes | None, ...] | None = None
-    tool_calls: tuple[ToolCall, ...] | None = None
-    tool_name: str = ""
-    tool_call_id: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """As the API writes it, and the layer of messages keeps it."""
-        optional = {
-            "thinking": self.thinking,
-            "images": [
-                None if image is None else base64.b64encode(image).decode()
-                for image in self.images or ()
-            ],
-            "tool_calls": [call.as_json() for call in self.tool_calls or ()],
-            "tool_name": self.tool_name,
-            "tool_call_id": self.tool_call_id,
-        }
-        given = {key: value for key, value in optional.items() if value}
-        return {"role": self.role, "content": self.content, **given}
 
 
 def ordered_object(node: Node) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ STATUS: dict[type[RegistryError], int] = {
     errors.Unsupported: 501,
     errors.Unavailable: 503,
     errors.TooOften: 429,
+    errors.WorkerFailed: 500,
     errors.StorageFull: 507,
     errors.OperationFailed: 500,
     errors.UpstreamFailed: 500,

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from registry.core.errors import RequestInvalid
+from registry.core.wishes import Message, ToolCall
 from registry.web.anthropic_requests import MessagesRequest
 from registry.web.inference_schemas import ChatRequest
-from registry.web.schemas import Message, ToolCall
 
 TEXT = {"type": "text", "text": "a"}
 HI = {"role": "User", "content": "hi"}

@@ -10,10 +10,10 @@ import pytest
 from registry.core import gojson
 from registry.core.errors import RequestInvalid
 from registry.core.gojson import Float32, JsonInvalid, Schema
+from registry.core.wishes import Message
 from registry.web import inference_schemas, openai_requests, schemas
 from registry.web.anthropic_requests import MessagesRequest
 from registry.web.responses_requests import ResponsesRequest
-from registry.web.schemas import Message
 
 VECTORS: list[dict[str, str]] = json.loads(
     (Path(__file__).parents[2] / "data" / "go-json.json").read_text()

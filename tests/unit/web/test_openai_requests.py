@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from registry.core.errors import RequestInvalid
+from registry.core.wishes import Message, ToolCall
 from registry.web.inference_schemas import ChatRequest
 from registry.web.openai_requests import (
     ChatCompletionRequest,
     CompletionRequest,
     EmbeddingsRequest,
 )
-from registry.web.schemas import Message, ToolCall
 
 HI = {"role": "User", "content": "hi"}
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from registry.core.errors import RequestInvalid
+from registry.core.wishes import Message, ToolCall
 from registry.web.inference_schemas import ChatRequest
 from registry.web.responses_requests import ResponsesRequest
-from registry.web.schemas import Message, ToolCall
 
 
 def chat(**body: Any) -> ChatRequest:
