@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "services": {"core", "ports", "services", "settings"},
     "web": {"core", "ports", "services", "web", "settings", "server"},
     "server": {"core", "ports", "server", "settings"},
+    "tensors": {"core", "tensors"},
     "logs": {"server"},
     "app": {"core", "ports", "adapters", "services", "web", "server", "settings", "logs"},
     "cli": {"core", "ports", "adapters", "services", "cli", "settings", "app"},

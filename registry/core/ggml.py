@@ -4,6 +4,7 @@ Source: ggml's own `ggml_blck_size` and `ggml_type_size`; spec inference-and-ggu
 are missing belong to removed types, or to types (Q8_1, Q8_K) that exist during computation only.
 """
 
+from math import prod
 from typing import NamedTuple
 
 
@@ -50,3 +51,20 @@ TENSOR_TYPES = {
     41: TensorType("Q1_0", 128, 18),
     42: TensorType("Q2_0", 64, 18),
 }
+
+TYPE_NUMBERS = {kind.name: number for number, kind in TENSOR_TYPES.items()}
+
+
+def tensor_type(name: str) -> TensorType:
+    """The type of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return TENSOR_TYPES[TYPE_NUMBERS[name]]
+
+
+def data_size(name: str, shape: tuple[int, ...]) -> int:
+    """How many bytes a tensor's data takes; `shape` is fastest dimension first."""
+    kind = tensor_type(name)
+    return prod(shape) // kind.block * kind.size
