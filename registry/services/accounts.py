@@ -15,6 +15,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from weakref import WeakValueDictionary
 
 from registry.core.digest import Digest
 from registry.ports.catalog import Catalog, Transaction
@@ -47,6 +48,7 @@ class Accounts(People, Keys, Rules, Enrolment, Callers):
         self._uses = WriteBehind(self._write_uses, "key uses", _USES_PAUSE_S, _USES)
         self._links = OrderedDict()
         self._kept = {}
+        self._checks = WeakValueDictionary()
         self._marked = {}
         self._seen = None
         self._changes = -1

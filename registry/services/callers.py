@@ -5,6 +5,7 @@ while nothing is written, one point query after any write, and the same at any n
 repositories. Every refusal is one sentence, `Unauthenticated`; it never holds the credential.
 """
 
+import asyncio
 import base64
 import hmac
 import secrets
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from registry.core.access import Caller, Group, Policy, Right, Rule, Scope
 from registry.core.accounts import is_api_key, is_name
@@ -69,6 +71,7 @@ class Callers(AccountPlace):
     _attempts: Attempts
     _uses: WriteBehind[Use]
     _kept: dict[tuple[str, object], object]
+    _checks: WeakValueDictionary[bytes, asyncio.Lock]
     _marked: dict[tuple[str, str], int]
     _seen: int | None
     _changes: int
@@ -98,17 +101,25 @@ class Callers(AccountPlace):
         account = await self._account_named(name)
         kept = account.password_hash if account else ""
         if not self._passwords.is_proven(name, password, kept):
-            keys = (f"address {network(address)}", f"name {name.lower()[:80]}")
-            self._attempts.begin(*keys)
-            if not await self._passwords.fits(name, password, kept):
-                raise Unauthenticated(_WRONG)
-            self._attempts.forgive(*keys)
+            await self._check_password(name, password, kept, address)
         if account is None or account.disabled:
             raise Unauthenticated(_WRONG)
         if self._passwords.is_outdated(kept):
             with suppress(RegistryError):  # the next sign-in tries again
                 await self._rehash(account, password)
         return await self._by_account(account.id, "password")
+
+    async def _check_password(self, name: str, password: str, kept: str, address: str) -> None:
+        """Compare once for all who come with the same words at once, as clients' connections do."""
+        words = self._passwords.proof(name, password)
+        async with self._checks.setdefault(words, asyncio.Lock()):
+            if self._passwords.is_proven(name, password, kept):
+                return
+            keys = (f"address {network(address)}", f"name {name.lower()[:80]}")
+            self._attempts.begin(*keys)
+            if not await self._passwords.fits(name, password, kept):
+                raise Unauthenticated(_WRONG)
+            self._attempts.forgive(*keys)
 
     async def by_api_key(self, text: str) -> Caller:
         """The caller of an API key, narrowed to what the key is for.

@@ -54,7 +54,7 @@ class Passwords:
         Raises:
             Unavailable: too many are waiting.
         """
-        proof = self._proof(name, password)
+        proof = self.proof(name, password)
         if kept and self.is_proven(name, password, kept):
             return True
         nobodys = await self._nobody()
@@ -67,16 +67,16 @@ class Passwords:
 
     def is_proven(self, name: str, password: str, kept: str) -> bool:
         """Whether it was found to fit before, by this process; takes microseconds."""
-        return bool(kept) and self._proven.get(self._proof(name, password)) == kept
+        return bool(kept) and self._proven.get(self.proof(name, password)) == kept
+
+    def proof(self, name: str, password: str) -> bytes:
+        """What is remembered of a password that fitted: useless without this process's key."""
+        text = name.lower().encode("utf-8", "surrogatepass") + b"\0" + _normal(password)
+        return hmac.digest(self._key, text, "sha256")
 
     def is_outdated(self, kept: str) -> bool:
         """Whether the password should be hashed again with today's parameters."""
         return self._hasher.check_needs_rehash(kept)
-
-    def _proof(self, name: str, password: str) -> bytes:
-        """What is remembered of a password that fitted: useless without this process's key."""
-        text = name.lower().encode("utf-8", "surrogatepass") + b"\0" + _normal(password)
-        return hmac.digest(self._key, text, "sha256")
 
     def _verify(self, password: bytes, kept: str) -> bool:
         try:

@@ -196,6 +196,19 @@ async def test_many_guesses_at_once_do_not_slip_through(accounts: Accounts) -> N
     assert [type(one) for one in outcomes].count(Unauthenticated) == 10
 
 
+async def test_many_connections_with_the_same_password_are_one_check(accounts: Accounts) -> None:
+    alice = await accounts.create_user("alice", PASSWORD)
+    found = await asyncio.gather(
+        *(accounts.by_password("alice", PASSWORD, "192.0.2.1") for _ in range(30))
+    )
+    assert {caller.account for caller in found} == {alice.id}
+    outcomes = await asyncio.gather(
+        *(accounts.by_password("alice", "wrong", "192.0.2.1") for _ in range(30)),
+        return_exceptions=True,
+    )
+    assert [type(one) for one in outcomes] == [Unauthenticated] * 10 + [TooOften] * 20
+
+
 async def test_successes_do_not_count(accounts: Accounts) -> None:
     for number in range(30):
         await accounts.create_user(f"user{number}", PASSWORD)
