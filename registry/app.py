@@ -40,6 +40,7 @@ from registry.settings import Settings
 from registry.web import (
     api_v1,
     auth,
+    compat,
     errors,
     health,
     inference,
@@ -104,6 +105,7 @@ def application(services: Services) -> ASGIApp:
     routes: list[Route] = [
         *ollama.routes,
         *inference.routes,
+        *compat.routes,
         *token.routes,
         *oci.routes,
         *health.routes,

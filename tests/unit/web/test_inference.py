@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from registry.core.errors import RegistryError
 from registry.services.inference import Inference
 from registry.settings import Settings
-from registry.web import errors, inference
+from registry.web import compat, errors, inference
 from tests.support.asgi import Answer, Caller
 from tests.support.library import library
 
@@ -30,7 +30,8 @@ async def ask(tmp_path: Path) -> AsyncIterator[Caller]:
         await lib.base("Tiny")
         lib.clock.now += 10**9
         await lib.base("team/other:v1")
-        app = Starlette(routes=inference.routes, exception_handlers={RegistryError: errors.answer})
+        routes = [*inference.routes, *compat.routes]
+        app = Starlette(routes=routes, exception_handlers={RegistryError: errors.answer})
         app.state.services = SimpleNamespace(
             settings=Settings.load({}, data=tmp_path),
             clock=lib.clock,

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from registry.core.access import Group, Right, Scope, Visibility
 from registry.core.digest import Digest
-from registry.web import inference, oci, ollama, signin, token
+from registry.web import compat, inference, oci, ollama, signin, token
 from registry.web.oci import _HANDLERS
 from registry.web.resources import Resource
 from tests.support.secured import MANIFEST_TYPE, Secured, basic, model, secured
@@ -296,7 +296,7 @@ async def test_the_table_is_true(place: Secured) -> None:
 
 def shapes() -> Iterator[str]:
     """Every method of every route but the pages' and those of `/api/v1`, which have their own."""
-    for route in (*ollama.routes, *inference.routes, *signin.routes):
+    for route in (*ollama.routes, *inference.routes, *compat.routes, *signin.routes):
         assert isinstance(route, Route)
         assert isinstance(route.app, Resource)
         yield from (f"{method} {route.path}" for method in route.app.methods)
