@@ -68,6 +68,7 @@ def main() -> None:
             lambda p: [_get(p, n * step, (n + 1) * step) for n in range(_RANGES)],
         )
         _heads_beside_downloads(peers)
+        _heads_beside_upload(peers)
         _slow_readers(peers, args.readers)
 
 
@@ -139,21 +140,37 @@ def _show(what: str, rows: dict[str, Row]) -> None:
 def _heads_beside_downloads(peers: list[Peer]) -> None:
     print(f"\nHEAD {_HEADS_PER_S} times per second: alone, and beside 4 downloads at full speed")
     for peer in peers:
-        alone = _heads(peer, 4.0)
-        others = [multiprocessing.Process(target=_again, args=(peer,)) for _ in range(4)]
-        for other in others:  # processes: threads would share this one's lock
-            other.start()
-        time.sleep(0.5)
-        beside = _heads(peer, 6.0)
-        for other in others:
-            other.kill()
-            other.join()
-        print(f"{peer.server.name:16} {alone}    {beside}", flush=True)
+        _heads_beside(peer, [partial(download, peer.server.port, peer.path)] * 4)
 
 
-def _again(peer: Peer) -> None:
+def _heads_beside_upload(peers: list[Peer]) -> None:
+    print(f"\nHEAD {_HEADS_PER_S} times per second: alone, and beside an upload at full speed")
+    for peer in peers:
+        if peer.server.name != "nginx":
+            _heads_beside(peer, [partial(_upload_new, peer)])
+
+
+def _heads_beside(peer: Peer, loads: list[Callable[[], object]]) -> None:
+    alone = _heads(peer, 4.0)
+    others = [multiprocessing.Process(target=_again, args=(load,)) for load in loads]
+    for other in others:  # processes: threads would share this one's lock
+        other.start()
+    time.sleep(0.5)
+    beside = _heads(peer, 6.0)
+    for other in others:
+        other.kill()
+        other.join()
+    print(f"{peer.server.name:16} {alone}    {beside}", flush=True)
+
+
+def _again(load: Callable[[], object]) -> None:
     while True:
-        download(peer.server.port, peer.path)
+        load()
+
+
+def _upload_new(peer: Peer) -> None:
+    with Body(GIB, chunked=False) as body:
+        upload(peer.server.port, "oci", body, body.renew())
 
 
 def _heads(peer: Peer, seconds: float) -> str:
