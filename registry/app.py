@@ -34,6 +34,7 @@ from registry.services.manifests import Manifests
 from registry.services.models import Models
 from registry.services.pull import Pull
 from registry.services.push import Push
+from registry.services.routing import Router
 from registry.services.tokens import Tokens
 from registry.services.uploads import UploadLimits, Uploads
 from registry.settings import Settings
@@ -89,6 +90,7 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         pull=pull,
         push=Push(catalog, store, upstreams, settings),
         inference=Inference(models),
+        router=Router(),
         accounts=Accounts(catalog, settings, clock),
         audit=Audit(catalog),
         tokens=Tokens(catalog, settings.credentials, clock),
@@ -171,6 +173,7 @@ async def _lifespan(services: Services) -> AsyncIterator[None]:
         with contextlib.suppress(RegistryError):
             await services.housekeeping.purge()
         await services.housekeeping.finish()
+        await services.router.close()
         await services.accounts.close()
         await services.audit.close()
         await services.catalog.close()

@@ -16,6 +16,7 @@ from registry.services.manifests import Manifests
 from registry.services.models import Models
 from registry.services.pull import Pull
 from registry.services.push import Push
+from registry.services.routing import Router
 from registry.services.tokens import Tokens
 from registry.services.uploads import Uploads
 from registry.settings import Settings
@@ -39,6 +40,7 @@ class Services:
     pull: Pull
     push: Push
     inference: Inference
+    router: Router
     accounts: Accounts
     audit: Audit
     tokens: Tokens
