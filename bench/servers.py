@@ -78,11 +78,13 @@ def options(description: str | None) -> argparse.ArgumentParser:
 
 
 @contextmanager
-def ours(command: str, data: Path, log: Path | None = None) -> Iterator[Server]:
+def ours(
+    command: str, data: Path, log: Path | None = None, environ: dict[str, str] | None = None
+) -> Iterator[Server]:
     """Our service over a data folder, as anybody would start it."""
     port = _free_port()
     line = [*shlex.split(command), "serve", "--port", str(port), "--data", str(data)]
-    with _running("registry", port, line, {}, log) as server:
+    with _running("registry", port, line, environ or {}, log) as server:
         yield server
 
 

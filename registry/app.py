@@ -105,11 +105,11 @@ def _upload_limits(settings: Settings) -> UploadLimits:
 def application(services: Services) -> ASGIApp:
     """The ASGI application over a bundle of services."""
     routes: list[Route] = [
+        *token.routes,  # the registry protocol first: routes are tried in turn
+        *oci.routes,
         *ollama.routes,
         *inference.routes,
         *compat.routes,
-        *token.routes,
-        *oci.routes,
         *health.routes,
         *pages.routes,
         *api_v1.routes,

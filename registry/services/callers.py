@@ -76,6 +76,17 @@ class Callers(AccountPlace):
     _seen: int | None
     _changes: int
 
+    async def changes(self) -> int:
+        """A number that is another after any change of accounts, keys, rules, by any process."""
+        version = self._catalog.version()
+        if version != self._seen:
+            changes = await self._catalog.read(lambda tx: tx.accounts_version())
+            if changes != self._changes:
+                self._kept.clear()
+                self._changes = changes
+            self._seen = version
+        return self._changes
+
     async def anonymous(self) -> Caller:
         """Somebody who did not sign in."""
         return await self._keep(("anonymous", ""), lambda tx: Caller(rules=_rules(tx, None)))
@@ -254,13 +265,7 @@ class Callers(AccountPlace):
 
     async def _keep(self, key: tuple[str, object], load: Callable[[AccountReader], T]) -> T:
         """What `load` finds, kept under `key` until accounts change; what is None is not kept."""
-        version = self._catalog.version()
-        if version != self._seen:
-            changes = await self._catalog.read(lambda tx: tx.accounts_version())
-            if changes != self._changes:
-                self._kept.clear()
-                self._changes = changes
-            self._seen = version
+        await self.changes()
         kept = self._kept.get(key)
         if kept is not None:
             return kept  # type: ignore[return-value]  # each key has one kind of value

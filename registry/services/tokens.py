@@ -13,7 +13,7 @@ Source: spec registry-protocol 4.2, 8.4; RFC 7519; RFC 8037 for EdDSA.
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jwt
@@ -34,6 +34,8 @@ _NS = 10**9
 _PERIOD_S = 30 * 86_400
 _RING_NS = 5 * _NS  # how long this process may use a ring that another has rotated
 _MAX_ROTATIONS = 1000
+_SHARED_S = 15
+_MAX_ISSUED = 1024
 _REQUIRED = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "access"]
 
 
@@ -87,11 +89,32 @@ class Tokens:
         self._ring: dict[str, Ed25519PrivateKey] = {}
         self._current = ""
         self._ring_until = 0
+        self._shared_s = min(_SHARED_S, lives.token_s // 10)
+        self._issued: dict[tuple[Subject, tuple[Access, ...], str, str], Issued] = {}
+
+    async def ring_id(self) -> str:
+        """Names the keys in use: a token verified under another one has to be verified again."""
+        await self._load(self._clock() // _NS)
+        return self._current
 
     async def issue(self, subject: Subject, access: Sequence[Access], audience: str) -> Issued:
-        """Make a token for `audience`, the name of this service."""
+        """Make a token for `audience`, the name of this service.
+
+        Whoever asks for the same again within seconds, as the connections of one client do, gets
+        the same token: signing it, and verifying each anew, costs more than the rest.
+        """
         now = self._clock() // _NS
         await self._load(now)
+        wish = (subject, tuple(access), audience, self._current)
+        known = self._issued.get(wish)
+        if known is not None and 0 <= now - known.issued_s < self._shared_s:
+            return replace(known, expires_in_s=known.expires_in_s - (now - known.issued_s))
+        if len(self._issued) >= _MAX_ISSUED:
+            self._issued.clear()
+        issued = self._issued[wish] = self._sign(subject, access, audience, now)
+        return issued
+
+    def _sign(self, subject: Subject, access: Sequence[Access], audience: str, now: int) -> Issued:
         claims: dict[str, Any] = {
             "iss": audience,
             "sub": subject.name,

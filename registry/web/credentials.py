@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from starlette.requests import Request
 
-from registry.core.access import Caller, Group, Policy, Right, Scope, ScopeRequest
+from registry.core.access import Caller, Group, Right, Scope, ScopeRequest
 from registry.core.accounts import is_api_key
 from registry.core.errors import RegistryError, TooOften, Unauthenticated
 from registry.core.names import RepositoryName
@@ -37,6 +37,8 @@ MAX_HEADER = 16 << 10
 
 _KEPT = 4096
 _NS = 10**9
+_PROVEN_NS = _NS
+"""How long what a header proved stands without a look at when its credential ends."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _REPEATABLE = frozenset({"/api/me", "/api/show", "/api/generate", "/api/chat", "/api/embed"})
 """What signed requests may be seen twice within a second: they change nothing."""
@@ -92,7 +94,16 @@ class _Seen:
     """A token whose signature was verified, and what it proved when it was last looked up."""
 
     claims: Claims
+    ring_id: str
     evidence: Evidence | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Proven:
+    """What a header proved; good until `until` if no account changes before."""
+
+    evidence: Evidence
+    until: int
 
 
 class Auth:
@@ -101,20 +112,32 @@ class Auth:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._seen: OrderedDict[bytes, _Seen] = OrderedDict()
+        self._proven: dict[bytes, _Proven] = {}
+        self._changes: int | None = None
         self._policies = Policies()
-        self._policies_of: tuple[Policy, ...] | None = None
-        self._anonymous = Caller()
-        self._nobody = Evidence(self._anonymous, self._anonymous, is_given=False)
+        self._nobody = Evidence(Caller(), Caller(), is_given=False)
         limits = services.settings.credentials
         self._tries = Attempts(limits.tries_per_minute, services.clock)
         self._token_requests = Attempts(limits.tokens_per_minute, services.clock)
 
     async def policies(self) -> Policies:
-        """The policies as they are now; the same object while none changes."""
-        found = await self._services.accounts.policies()
-        if found is not self._policies_of:
-            self._policies, self._policies_of = Policies.of(found), found
+        """The policies, no older than the evidence; the same object while no account changes."""
+        if self._changes is None:
+            await self._refresh()
         return self._policies
+
+    async def _refresh(self) -> None:
+        """Forget what was true before the last change of accounts; costs no query if none was."""
+        accounts = self._services.accounts
+        changes = await accounts.changes()
+        if changes == self._changes:
+            return
+        policies = Policies.of(await accounts.policies())
+        caller = await accounts.anonymous()
+        reader = replace(caller, groups=Group.READ)
+        self._policies, self._nobody = policies, Evidence(reader, reader, is_given=False)
+        self._proven.clear()
+        self._changes = changes
 
     async def evidence(self, request: Request) -> Evidence:
         """What the request's credentials prove; the first answer, or error, holds for all of it.
@@ -140,10 +163,25 @@ class Auth:
 
     async def _evidence(self, request: Request) -> Evidence:
         header = request.headers.get("authorization", "")
+        await self._refresh()
         if not header:
             return await self._unnamed(_cookie(request))
         if looks_signed(header):
             return await self._signed(request, header)
+        now = self._services.clock()
+        key = hashlib.sha256(header.encode()).digest()  # the header is a secret, and may be long
+        known = self._proven.get(key)
+        if known is not None and now < known.until:
+            return known.evidence
+        changes = self._changes
+        found = await self._by_header(request, header)
+        if changes == self._changes:
+            if len(self._proven) >= _KEPT:
+                self._proven.clear()
+            self._proven[key] = _Proven(found, now + _PROVEN_NS)
+        return found
+
+    async def _by_header(self, request: Request, header: str) -> Evidence:
         scheme, _, text = header.partition(" ")
         if len(header) > MAX_HEADER or not text:
             raise Unauthenticated("the Authorization header is not understood")
@@ -162,14 +200,11 @@ class Auth:
                 return _whole(await self._services.accounts.by_session(cookie))
             except Unauthenticated:  # the page asks to sign in again
                 pass
-        return await self.nobody()
+        return self._nobody
 
     async def nobody(self) -> Evidence:
         """Somebody without credentials, who reads what is public."""
-        found = await self._services.accounts.anonymous()
-        if found is not self._anonymous:
-            caller = replace(found, groups=Group.READ)
-            self._anonymous, self._nobody = found, Evidence(caller, caller, is_given=False)
+        await self._refresh()
         return self._nobody
 
     async def by_public_key(self, blob: str) -> Evidence:
@@ -178,6 +213,7 @@ class Auth:
         Raises:
             Unauthenticated: nobody's.
         """
+        await self._refresh()
         return _whole(await self._services.accounts.by_public_key(blob))
 
     async def _basic(self, request: Request, text: str) -> Evidence:
@@ -197,6 +233,7 @@ class Auth:
             Unauthenticated: they are not true.
             TooOften: too many tries from this address or for this account.
         """
+        await self._refresh()
         if is_api_key(password):
             return await self._api_key(request, password)
         address = client_address(request)
@@ -216,9 +253,11 @@ class Auth:
         """A token of ours: what its credential and account may do now, as far as it goes."""
         key = hashlib.sha256(text.encode()).digest()
         seen = self._seen.get(key)
-        if seen is None or seen.claims.expires_s <= self._services.clock() // _NS:
+        ring_id = await self._services.tokens.ring_id()
+        expires_s = seen.claims.expires_s if seen is not None and seen.ring_id == ring_id else 0
+        if seen is None or expires_s <= self._services.clock() // _NS:
             claims = await self._services.tokens.verify(text, service_name(request))
-            seen = self._seen[key] = _Seen(claims)
+            seen = self._seen[key] = _Seen(claims, ring_id)
             while len(self._seen) > _KEPT:
                 self._seen.popitem(last=False)
         credential = seen.claims.subject.credential

@@ -52,7 +52,38 @@ async def test_every_replica_takes_the_tokens_of_the_others(place: Place) -> Non
     assert claims.expires_s - issued.issued_s == issued.expires_in_s == 3600
     assert len(issued.token) < 4096
     assert jwt.get_unverified_header(issued.token)["alg"] == "EdDSA"
-    assert (await two.verify((await one.issue(ALICE, PULL, HOST)).token, HOST)).id != claims.id
+    assert (await one.verify((await two.issue(ALICE, PULL, HOST)).token, HOST)).id != claims.id
+
+
+async def test_who_asks_for_the_same_within_seconds_gets_the_same_token(place: Place) -> None:
+    tokens = place.replica()
+    push = (Access("repository", "team/llama", ("pull", "push")),)
+    first = await tokens.issue(ALICE, PULL, HOST)
+    place.now += 10 * NS
+    again = await tokens.issue(ALICE, PULL, HOST)
+    assert (again.token, again.issued_s, again.expires_in_s) == (first.token, first.issued_s, 3590)
+    others = [
+        await tokens.issue(Subject("bob", "user:2"), PULL, HOST),
+        await tokens.issue(Subject("alice", "api:x"), PULL, HOST),
+        await tokens.issue(ALICE, push, HOST),
+        await tokens.issue(ALICE, PULL, "elsewhere"),
+    ]
+    place.now += 5 * NS
+    others.append(await tokens.issue(ALICE, PULL, HOST))
+    await tokens.rotate()
+    others.append(await tokens.issue(ALICE, PULL, HOST))
+    assert len({first.token, *(other.token for other in others)}) == 7
+    brief = place.replica(token_s=5)
+    assert (await brief.issue(ALICE, PULL, HOST)).token != (
+        await brief.issue(ALICE, PULL, HOST)
+    ).token
+
+
+async def test_what_is_kept_of_issued_tokens_is_bounded(place: Place) -> None:
+    tokens = place.replica()
+    for number in range(1100):
+        await tokens.issue(Subject(f"n{number}", ""), (), HOST)
+    assert len(tokens._issued) <= 1024
 
 
 async def test_clocks_of_replicas_may_differ_and_time_ends_a_token(place: Place) -> None:

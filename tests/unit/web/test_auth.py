@@ -10,6 +10,7 @@ import pytest
 
 from registry.core.access import Group, Right, Scope, Visibility
 from registry.core.digest import Digest
+from registry.services.tokens import Tokens
 from tests.support.asgi import Answer
 from tests.support.secured import (
     BASE,
@@ -139,13 +140,37 @@ async def test_keys_of_tokens_change_every_month_and_can_be_rotated(place: Secur
     place.now += 3000 * NS
     assert (await place.ask("GET", "/v2/", authorization=token)).status == 200
     await place.services.tokens.rotate()
-    assert (
-        await place.ask("GET", "/v2/", authorization=await bearer(place, "alice"))
-    ).status == 200
-    verified = place.services.tokens
-    text = token.removeprefix("Bearer ")
+    place.now += NS
+    fresh = await bearer(place, "alice")
+    statuses = [
+        (await place.ask("GET", "/v2/", authorization=header)).status for header in (fresh, token)
+    ]
+    assert statuses == [200, 401]
     with pytest.raises(Exception, match="not in use"):
-        await verified.verify(text, HOST)
+        await place.services.tokens.verify(token.removeprefix("Bearer "), HOST)
+
+
+async def test_a_rotation_by_another_process_is_noticed_within_seconds(place: Secured) -> None:
+    token = await bearer(place, "alice")
+    assert (await place.ask("GET", "/v2/", authorization=token)).status == 200
+    other = Tokens(place.services.catalog, place.services.settings.credentials, place.clock)
+    await other.rotate()
+    place.now += 5 * NS
+    assert (await place.ask("GET", "/v2/", authorization=token)).status == 401
+
+
+async def test_what_a_header_proved_is_asked_again_after_a_second_or_a_change(
+    place: Secured,
+) -> None:
+    key = await account_key(place, "alice", lifetime_s=60)
+    place.now += 58 * NS
+    assert (await place.ask("GET", "/v2/", authorization=key)).status == 200
+    place.now += 2 * NS
+    assert (await place.ask("GET", "/v2/", authorization=key)).status == 401
+    alice = await place.services.accounts.named("alice")
+    assert (await place.ask("GET", "/v2/", authorization=basic("alice"))).status == 200
+    await place.services.accounts.set_password(alice.id, PASSWORD + " new")
+    assert (await place.ask("GET", "/v2/", authorization=basic("alice"))).status == 401
 
 
 async def test_a_disabled_account_has_no_credentials(place: Secured) -> None:
