@@ -2,7 +2,7 @@
 
 - WAL mode: readers and the writer never wait for one another. Each thread that reads has its own
   connection, so a point read on the event loop costs no hop to another thread.
-- All writes go through one thread (`sqlite_writer.py`), whose callers share one fsync.
+- All writes go through one thread (`group_commit.py`), whose callers share one fsync.
 - Other processes may use the same file: `BEGIN IMMEDIATE` waits for their lock, and `data_version`
   notices their commits.
 """
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from registry.adapters.catalog_transaction import SqlReader
-from registry.adapters.sqlite_writer import CLOSED, Writer, connect, translated
+from registry.adapters.group_commit import CLOSED, Writer
+from registry.adapters.sqlite_writer import SqliteDatabase, connect, translated
 from registry.adapters.statements import SQLITE, Session
 from registry.core.errors import Unavailable
 from registry.ports.catalog import Reader, Transaction
@@ -47,7 +48,7 @@ class SqliteCatalog:
         self._open: list[sqlite3.Connection] = []
         self._closed = False
         try:
-            self._writer = Writer(path, busy_s, clock)
+            self._writer = Writer(SqliteDatabase(path, busy_s, clock))
             self._versions = self._connect()
         except sqlite3.Error as error:
             raise translated(error) from error

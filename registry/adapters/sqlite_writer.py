@@ -1,30 +1,16 @@
-"""The one thread that writes to SQLite, with group commit.
+"""The connection on which SQLite is written, with `synchronous=FULL`."""
 
-It runs as many functions as are waiting, each in a savepoint of one transaction, and commits once
-with `synchronous=FULL`: the callers share one fsync, and none is told of success before it. Writers
-that fight for SQLite's own lock instead have a 99th percentile of 107 ms with eight of them (spec
-performance 6).
-"""
-
-import asyncio
-import queue
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 from registry.adapters.catalog_transaction import SqlTransaction
+from registry.adapters.group_commit import CLOSED
 from registry.adapters.statements import SQLITE, Session
 from registry.core.errors import Conflict, RegistryError, StorageFull, Unavailable
 from registry.ports.catalog import Transaction
 
-T = TypeVar("T")
-
-CLOSED = "the catalog is closed"
-_GROUP_FUNCTIONS = 64  # at most so many share a commit
-_GROUP_S = 0.005  # and none joins a group that has run for so long
 _SWITCH_PAUSE_S = 0.01
 _PRAGMAS = (
     "synchronous = FULL",
@@ -78,164 +64,53 @@ def translated(error: sqlite3.Error) -> RegistryError:
     return Unavailable(f"the database cannot be used: {error}")
 
 
-class _Write:
-    """A function on its way through the writer, and what became of it."""
+class SqliteDatabase:
+    """`Database` on a file."""
 
-    __slots__ = ("error", "future", "loop", "started", "value", "withdrawn", "work")
-
-    def __init__(self, work: Callable[[Transaction], Any]) -> None:
-        self.work = work
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[None] = self.loop.create_future()
-        self.started = False
-        self.withdrawn = False
-        self.value: Any = None
-        self.error: BaseException | None = None
-
-    def result(self) -> Any:
-        """What the function returned; raises what it raised."""
-        if isinstance(self.error, sqlite3.Error):
-            raise translated(self.error) from self.error
-        if self.error is not None:
-            raise self.error
-        return self.value
-
-
-class Writer(threading.Thread):
-    """The thread, with its queue and its connection."""
+    Error: type[Exception] = sqlite3.Error
 
     def __init__(self, path: Path, busy_s: float, clock: Callable[[], int]) -> None:
-        super().__init__(name="catalog-writer", daemon=True)
-        self._connection = connect(path, busy_s)
-        _write_ahead(self._connection, busy_s)
-        self._tx = SqlTransaction(Session(self._connection.cursor(), SQLITE), clock)
-        self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._closed = False
+        self.connection = connect(path, busy_s)
+        _write_ahead(self.connection, busy_s)
+        session = Session(self.connection.cursor(), SQLITE)
+        self._transaction = SqlTransaction(session, clock)
+        self._run = self.connection.execute
 
-    async def write(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in the thread; returns when it is committed."""
-        write = _Write(work)
-        with self._lock:
-            if self._closed:
-                raise Unavailable(CLOSED)
-            self._waiting.put(write)
-        try:
-            await asyncio.shield(write.future)
-        except asyncio.CancelledError:
-            if not self._withdraw(write):
-                await _settled(write.future)
-            raise
-        value: T = write.result()
-        return value
+    @property
+    def transaction(self) -> Transaction:
+        """See `Database`."""
+        return self._transaction
 
-    def finish(self) -> None:
-        """Run what was handed over, then end; returns when that is done."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._waiting.put(None)
-        self.join()
+    def begin(self) -> None:
+        """See `Database`."""
+        self._run("BEGIN IMMEDIATE")
 
-    def _withdraw(self, write: _Write) -> bool:
-        """Take a function back, unless it has begun; whether that succeeded."""
-        with self._lock:
-            write.withdrawn = not write.started
-            return write.withdrawn
+    def commit(self) -> None:
+        """See `Database`."""
+        self._run("COMMIT")
 
-    def _begin(self, write: _Write) -> bool:
-        """Whether a function is to run: its caller still waits for it."""
-        with self._lock:
-            write.started = not write.withdrawn
-            return write.started
+    def rollback(self) -> None:
+        """See `Database`."""
+        if self.connection.in_transaction:
+            self._run("ROLLBACK")
 
-    def run(self) -> None:
-        """Commit one group after the other."""
-        while (first := self._waiting.get()) is not None:
-            _wake(self._commit(self._group(first)))
-        self._connection.close()
+    def mark(self) -> None:
+        """See `Database`."""
+        self._run("SAVEPOINT one")
 
-    def _group(self, first: _Write) -> Iterator[_Write]:
-        """`first`, and what arrives while the group runs."""
-        if self._begin(first):
-            yield first
-        until = time.monotonic() + _GROUP_S
-        for _ in range(_GROUP_FUNCTIONS - 1):
-            try:
-                write = self._waiting.get_nowait()
-            except queue.Empty:
-                return
-            if write is None:
-                self._waiting.put(None)  # it is the last of the queue: end after this group
-                return
-            if self._begin(write):
-                yield write
-            if time.monotonic() > until:
-                return
+    def undo(self) -> None:
+        """See `Database`."""
+        self._run("ROLLBACK TO one")
 
-    def _commit(self, writes: Iterator[_Write]) -> list[_Write]:
-        """Run the functions in one transaction; return them when their outcome is certain."""
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            return [_failed(write, error) for write in writes]
-        group: list[_Write] = []
-        failure = self._run_all(writes, group)
-        if failure is not None and len(group) > 1:
-            # one of them may have been too much for the disk: that is not the others' failure
-            for write in group:
-                self._commit(iter([write]))
-        elif failure is not None:
-            _failed(group[0], group[0].error or failure)
-        return group
+    def forget(self) -> None:
+        """See `Database`."""
+        self._run("RELEASE one")
 
-    def _run_all(self, writes: Iterable[_Write], group: list[_Write]) -> sqlite3.Error | None:
-        """Run and commit; on an error that concerns the whole transaction undo it and return it."""
-        try:
-            for write in writes:
-                group.append(write)
-                self._run(write)
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            return error
-        return None
+    def translated(self, error: Exception) -> RegistryError:
+        """See `Database`."""
+        assert isinstance(error, sqlite3.Error)
+        return translated(error)
 
-    def _run(self, write: _Write) -> None:
-        """Run one function; what it raises undoes what it did, and is its caller's."""
-        write.error = None
-        self._connection.execute("SAVEPOINT one")
-        try:
-            write.value = write.work(self._tx)
-        except BaseException as error:  # the edge of the thread: every error goes to the caller
-            write.error = error
-            self._connection.execute("ROLLBACK TO one")
-        self._connection.execute("RELEASE one")
-
-
-def _failed(write: _Write, error: BaseException) -> _Write:
-    write.error = error
-    return write
-
-
-def _wake(group: list[_Write]) -> None:
-    """Wake the callers, those of one event loop with one call."""
-    for loop in {write.loop for write in group}:
-        futures = [write.future for write in group if write.loop is loop]
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_settle, futures)
-
-
-def _settle(futures: list[asyncio.Future[None]]) -> None:
-    for future in futures:
-        future.set_result(None)
-
-
-async def _settled(future: asyncio.Future[None]) -> None:
-    """Wait out a group that is being committed, even if cancelled again: milliseconds."""
-    while not future.done():
-        try:
-            await asyncio.shield(future)
-        except asyncio.CancelledError:
-            continue
+    def close(self) -> None:
+        """See `Database`."""
+        self.connection.close()

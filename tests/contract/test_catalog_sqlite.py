@@ -16,6 +16,7 @@ import pytest
 from registry.adapters import migrate
 from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.adapters.catalog_sqlite import SqliteCatalog
+from registry.adapters.sqlite_writer import SqliteDatabase
 from registry.core.errors import Conflict, StorageFull, Unavailable, Unsupported
 from registry.ports.catalog import Catalog, Reader, Transaction, Upload
 from tests.contract.catalog import CatalogContract
@@ -171,7 +172,9 @@ class TestOtherProcesses:
 
 class TestFailures:
     async def test_a_full_disk_fails_only_what_does_not_fit(self, hasty: SqliteCatalog) -> None:
-        limit = hasty._writer._connection  # a full disk is not to be had otherwise
+        database = hasty._writer._database
+        assert isinstance(database, SqliteDatabase)
+        limit = database.connection  # a full disk is not to be had otherwise
         pages = limit.execute("PRAGMA page_count").fetchone()[0]
         limit.execute(f"PRAGMA max_page_count = {pages + 40}")
 
