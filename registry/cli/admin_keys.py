@@ -23,8 +23,8 @@ _KEY_FILE_MAX = 16_384
 User = Annotated[str, typer.Argument(metavar="USER")]
 Title = Annotated[str, typer.Option(help="What it is called in lists.")]
 
-key = group("key", "Public keys of Ollama clients.")
-token = group("token", "API keys of users, robots and nodes.")
+key = group("key", "Public keys of Ollama clients; the key of direct URLs.")
+token = group("token", "API keys of users, robots and nodes; the key of registry tokens.")
 
 
 def _key_text(file: str) -> str:
@@ -141,6 +141,22 @@ def confirm_key(
     write(administer(data, work, ("add key", f"{user} {found.fingerprint}")))
 
 
+@key.command("rotate-urls")
+def rotate_urls(
+    revoke: Annotated[
+        bool, typer.Option("--revoke", help="URLs that were given out are void at once.")
+    ] = False,
+    data: Data = None,
+) -> None:
+    """Begin a new key for direct URLs of blobs. Running servers follow within seconds."""
+    administer(
+        data,
+        lambda place: place.signing_keys.rotate(revoke=revoke),
+        ("rotate key of URLs", "revoke" if revoke else ""),
+    )
+    remark("Direct URLs are void." if revoke else "Direct URLs of before stay good to their end.")
+
+
 @token.command("create")
 def create_token(
     user: User,
@@ -227,3 +243,10 @@ def revoke_token(
         data, lambda place: place.accounts.revoke_api_key(key_id), ("revoke API key", key_id)
     )
     remark(f"Revoked {gone.id}.")
+
+
+@token.command("rotate")
+def rotate_tokens(data: Data = None) -> None:
+    """Begin a new key for registry tokens: clients have to ask for new ones. API keys stay."""
+    administer(data, lambda place: place.tokens.rotate(), ("rotate key of tokens", ""))
+    remark("Registry tokens are void within seconds. API keys stay as they are.")

@@ -18,6 +18,8 @@ from registry.core.errors import OperationFailed, RegistryError
 from registry.ports.accounts import AuditEntry
 from registry.services.accounts import Accounts
 from registry.services.audit import Audit
+from registry.services.signing_keys import SigningKeys
+from registry.services.tokens import Tokens
 from registry.settings import Settings, SettingsInvalid
 
 T = TypeVar("T")
@@ -38,6 +40,8 @@ class Administration:
     settings: Settings
     accounts: Accounts
     audit: Audit
+    tokens: Tokens
+    signing_keys: SigningKeys
 
 
 def run(
@@ -72,7 +76,15 @@ async def _run(
     accounts, audit = Accounts(catalog, settings, time.time_ns), Audit(catalog)
     result = "done"
     try:
-        return await work(Administration(settings, accounts, audit))
+        return await work(
+            Administration(
+                settings,
+                accounts,
+                audit,
+                Tokens(catalog, settings.credentials, time.time_ns),
+                SigningKeys(catalog, time.time_ns),
+            )
+        )
     except RegistryError as error:
         result = f"failed: {error}"
         raise

@@ -323,6 +323,12 @@ class Policies(Answer):
     policies: list[Policy]
 
 
+class UrlRotation(Ask):
+    """How the key of direct URLs is replaced."""
+
+    revoke: bool = Field(False, description="URLs that were given out are void at once")
+
+
 class AuditEntry(Answer):
     """Who did what, from where, with which result."""
 

@@ -186,5 +186,7 @@ def _is_candidate(scope: Scope) -> bool:
             return False
     method = scope["method"]
     if method == "HEAD":
-        return b"/manifests/" in path or b"/blobs/sha256:" in path
+        # with a query it may be a direct URL, which ends at a moment of its own
+        is_blob = b"/blobs/sha256:" in path and not scope["query_string"]
+        return is_blob or b"/manifests/" in path
     return method == "GET" and (b"/manifests/" in path or path.endswith(b"/tags/list"))

@@ -10,6 +10,8 @@ from registry.adapters.catalog_sql import open_catalog
 from registry.core.accounts import is_api_key
 from registry.core.ssh_key import fingerprint
 from registry.services.accounts import Accounts
+from registry.services.signing_keys import SigningKeys
+from registry.services.tokens import Subject, TokenInvalid, Tokens
 from registry.settings import Settings
 from tests.support.accounts import cheap_passwords, key_blob
 from tests.unit.cli.test_admin import data, listed, run
@@ -95,6 +97,36 @@ def test_a_key_revoked_by_its_text_is_not_in_the_audit() -> None:
     text = run("token create ci").stdout.strip()
     assert run(f"token revoke {text}").exit_code == 0
     assert text not in run("audit --json").stdout
+
+
+def test_the_keys_that_sign_are_replaced_while_a_server_runs(data: Path) -> None:
+    now = [time.time_ns()]
+
+    async def sign_and_look(rotate: str) -> tuple[bool, bool]:
+        """Whether a token and a direct URL outlive a command typed meanwhile."""
+        catalog = open_catalog("", data / "registry.db")
+        tokens = Tokens(catalog, Settings.load({}).credentials, lambda: now[0])
+        keys = SigningKeys(catalog, lambda: now[0])
+        token = (await tokens.issue(Subject(), (), "here")).token
+        (newest, *_) = await keys.ring()
+        result = await asyncio.to_thread(run, rotate)
+        assert (result.exit_code, result.stdout) == (0, "")
+        now[0] += 6 * 10**9
+        try:
+            holds = bool(await tokens.verify(token, "here"))
+        except TokenInvalid:
+            holds = False
+        is_kept = newest.id in {key.id for key in await keys.ring()}
+        await catalog.close()
+        return holds, is_kept
+
+    assert asyncio.run(sign_and_look("token rotate")) == (False, True)
+    assert asyncio.run(sign_and_look("key rotate-urls")) == (True, True)
+    assert asyncio.run(sign_and_look("key rotate-urls --revoke")) == (True, False)
+    told = [(row["action"], row["target"]) for row in listed("audit")[:3]]
+    assert told == [
+        ("rotate key of URLs", "revoke"), ("rotate key of URLs", ""), ("rotate key of tokens", ""),
+    ]  # fmt: skip
 
 
 def test_a_node_code_and_a_link_work_in_a_running_server(data: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from registry.core.access import Group, Right, Scope
 from registry.services.keys import ApiKeyWish
+from registry.services.tokens import Subject, TokenInvalid
 from registry.web.api_v1 import ENDPOINTS
 from registry.web.endpoints import BODY_BYTES, Endpoint, For
 from registry.web.openapi import document
@@ -28,6 +29,7 @@ EXAMPLES: dict[str, Any] = {
     "set_team": {"members": ["bob"]},
     "add_grant": {"subject": "user:bob", "pattern": "team/*", "rights": ["read"]},
     "set_policy": {"pattern": "team/*", "visibility": "internal"},
+    "rotate_urls": {"revoke": True},
 }
 PATHS = {"{user}": "dave", "{team}": "core", "{token}": "0123", "{grant}": "1"}
 QUERIES = {
@@ -396,3 +398,26 @@ async def test_the_document_is_for_everybody_and_has_every_row(ask: World) -> No
         for verb in verbs.values():
             assert verb["summary"]
             assert ("security" in verb) == ("For: everybody" not in verb["description"])
+
+
+# what is signed
+
+
+async def test_keys_that_sign_are_begun_anew(ask: World) -> None:
+    services = ask.site.services
+    tokens, urls = services.tokens, services.blobs.signing_keys
+    token = (await tokens.issue(Subject(), (), "here")).token
+    first, *_ = await urls.ring()
+    assert await ask("POST", "/signing/tokens") == (204, None)
+    with pytest.raises(TokenInvalid):
+        await tokens.verify(token, "here")
+    assert await ask("POST", "/signing/urls", {}) == (204, None)
+    assert first.id in {key.id for key in await urls.ring()}
+    assert await ask("POST", "/signing/urls", {"revoke": True}) == (204, None)
+    assert first.id not in {key.id for key in await urls.ring()}
+    entries = (await ask("GET", "/audit"))[1]["entries"]
+    assert [(item["who"], item["action"], item["target"]) for item in entries] == [
+        ("alice", "urls.rotate", "revoke"),
+        ("alice", "urls.rotate", ""),
+        ("alice", "tokens.rotate", ""),
+    ]

@@ -71,6 +71,8 @@ async def test_an_answer_is_kept_until_something_is_written(
     ("method", "target"),
     [
         ("GET", BLOB),
+        ("HEAD", BLOB + "?exp=1&kid=k&sig=s"),
+        ("HEAD", BLOB + "?%73ig=s"),
         ("PUT", MANIFEST),
         ("DELETE", MANIFEST),
         ("GET", "/v2/_catalog"),
