@@ -86,7 +86,7 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         manifests=manifests,
         models=models,
         listing=Listing(catalog, rfc3339),
-        create=Create(catalog, store, manifests, models, housekeeping, pull.run, clock),
+        create=Create(manifests, models, pull.run),
         pull=pull,
         push=Push(catalog, store, upstreams, settings),
         inference=Inference(models),
@@ -180,7 +180,7 @@ async def _lifespan(services: Services) -> AsyncIterator[None]:
 
 
 async def _duties(services: Services) -> None:
-    """First the list of models: with 100,000 it takes a second, more beside the sweeps."""
+    """First the list of models: with 100,000 it takes 0.6 to 0.95 s, more beside the sweeps."""
     with contextlib.suppress(RegistryError):  # whoever asks for it will be told
         await services.listing.body()
     await services.housekeeping.run([services.uploads.sweep, services.accounts.sweep])

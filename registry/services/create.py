@@ -46,10 +46,8 @@ from registry.core.modelref import Source, parse_reference
 from registry.core.names import ModelName
 from registry.core.parameters import params_blob
 from registry.core.template import check as check_template
-from registry.ports.blobs import BlobStore
-from registry.ports.catalog import Blob, Catalog, Freed, Reader, Tag, Transaction
+from registry.ports.catalog import Blob, Freed, Reader, Tag, Transaction
 from registry.services.gguf_facts import read_facts
-from registry.services.housekeeping import Housekeeping
 from registry.services.manifests import Manifests
 from registry.services.models import Models, shown_path
 from registry.services.rights import ANY, Permit, TagGuard
@@ -79,22 +77,13 @@ class Create:
     """The use case. `pull` is called for a base model that is not here."""
 
     def __init__(
-        self,
-        catalog: Catalog,
-        store: BlobStore,
-        manifests: Manifests,
-        models: Models,
-        housekeeping: Housekeeping,
-        pull: Callable[[ModelName], Events],
-        clock: Callable[[], int],
+        self, manifests: Manifests, models: Models, pull: Callable[[ModelName], Events]
     ) -> None:
-        self._catalog = catalog
-        self._store = store
         self._manifests = manifests
         self._models = models
-        self._housekeeping = housekeeping
         self._pull = pull
-        self._clock = clock
+        self._catalog = manifests.catalog
+        self._store = manifests.store
 
     async def run(self, name: ModelName, recipe: Recipe, permit: Permit = ANY) -> Events:
         """Create `name`; the caller has checked the name and called `check_files`.
@@ -293,7 +282,7 @@ class Create:
         prepared = await self._manifests.prepare(body, media.DOCKER_MANIFEST, known=known)
 
         def write(tx: Transaction, staging: Staging) -> list[Freed]:
-            staging.commit(tx, self._clock())
+            staging.commit(tx, self._manifests.clock())
             spelt = tx.known_spelling(name)
             return self._manifests.replace_model(tx, spelt, prepared, guard)[1]
 
@@ -304,7 +293,7 @@ class Create:
                 raise
             # A text that was here went with another model before our transaction: bring them all.
             freed = await self._store_and_write(made, write, everything=True)
-        await self._housekeeping.settle(freed)
+        await self._manifests.housekeeping.settle(freed)
 
     async def _store_and_write(
         self, made: Plan, write: Callable[[Transaction, Staging], T], *, everything: bool

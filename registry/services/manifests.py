@@ -77,7 +77,10 @@ class TagPage:
 
 
 class Manifests:
-    """Use cases around manifests. `clock` gives nanoseconds since the epoch."""
+    """Use cases around manifests, and what they stand on, for use cases that end here.
+
+    `clock` gives nanoseconds since the epoch.
+    """
 
     def __init__(
         self,
@@ -86,10 +89,10 @@ class Manifests:
         housekeeping: Housekeeping,
         clock: Callable[[], int],
     ) -> None:
-        self._catalog = catalog
-        self._store = store
-        self._housekeeping = housekeeping
-        self._clock = clock
+        self.catalog = catalog
+        self.store = store
+        self.housekeeping = housekeeping
+        self.clock = clock
 
     async def prepare(
         self,
@@ -121,7 +124,7 @@ class Manifests:
         self, manifest: Manifest, name: Digest, known: Mapping[Digest, bytes]
     ) -> tuple[str, dict[Digest, bytes]]:
         wanted = [d for d in manifest.blobs if _is_read(d) and d.digest not in known]
-        here = await self._catalog.read(lambda tx: {d.digest: tx.facts(d.digest) for d in wanted})
+        here = await self.catalog.read(lambda tx: {d.digest: tx.facts(d.digest) for d in wanted})
         facts = dict(known) | {digest: found for digest, found in here.items() if found is not None}
         new = dict(known)
         for layer in wanted:
@@ -131,10 +134,10 @@ class Manifests:
 
     async def _read(self, layer: Descriptor) -> bytes | None:
         """The facts of a blob that the catalog has none of: a GGUF's header, a text's content."""
-        blob = await self._catalog.read(lambda tx: tx.blob(layer.digest))
+        blob = await self.catalog.read(lambda tx: tx.blob(layer.digest))
         if blob is None:
             raise ManifestBlobUnknown(str(layer.digest))
-        async with await self._store.open(blob.storage_key) as opened:
+        async with await self.store.open(blob.storage_key) as opened:
             if layer.media_type not in media.GGUF_LAYERS:
                 return await opened.read(0, opened.size)
             try:
@@ -155,7 +158,7 @@ class Manifests:
                 raise SizeInvalid(
                     f"size of {reference.digest} is {blob.size}, the manifest says {reference.size}"
                 )
-        tx.put_manifest(repository.id, prepared.row, self._clock())
+        tx.put_manifest(repository.id, prepared.row, self.clock())
         for digest, facts in prepared.facts.items():
             tx.put_facts(digest, facts)
 
@@ -175,7 +178,7 @@ class Manifests:
             tx.link_blob(repository.id, reference.digest, 0)
         self.commit(tx, repository, prepared)
         old = tx.tag(repository.id, name.tag)
-        tx.put_tag(repository.id, name.tag, prepared.row.digest, self._clock())
+        tx.put_tag(repository.id, name.tag, prepared.row.digest, self.clock())
         if old is None or old.digest == prepared.row.digest:
             return (old.digest if old else None), []
         return old.digest, self.drop(tx, repository.id, old.digest)
@@ -184,10 +187,10 @@ class Manifests:
         """Drop a manifest that no tag needs any more, and free its blobs."""
         manifest = tx.manifest(digest)
         tx.drop_untagged(repository_id, digest)
-        if manifest is None or not self._housekeeping.prunes:
+        if manifest is None or not self.housekeeping.prunes:
             return []
         blobs = [reference.digest for reference in manifest.references if reference.blob]
-        return tx.free(list(dict.fromkeys(blobs)), self._clock())
+        return tx.free(list(dict.fromkeys(blobs)), self.clock())
 
     async def adopt(
         self, name: ModelName, body: bytes, media_type: str, holder: str, guard: TagGuard = FREE
@@ -203,8 +206,8 @@ class Manifests:
             tx.release(holder)
             return freed
 
-        freed = await self._catalog.write(work)
-        await self._housekeeping.settle(freed)
+        freed = await self.catalog.write(work)
+        await self.housekeeping.settle(freed)
         return bool(freed)
 
     async def put(self, name: RepositoryName, put: Put, guard: TagGuard = FREE) -> PutResult:
@@ -229,10 +232,10 @@ class Manifests:
             self.commit(tx, repository, prepared)
             for tag in tags:
                 _check_tag(tx, guard, repository.id, tag, prepared.row.digest)
-                tx.put_tag(repository.id, tag, prepared.row.digest, self._clock())
+                tx.put_tag(repository.id, tag, prepared.row.digest, self.clock())
 
-        await self._catalog.write(work)
-        await self._housekeeping.settle([])
+        await self.catalog.write(work)
+        await self.housekeeping.settle([])
         return PutResult(prepared.row.digest, prepared.row.subject)
 
     async def get(self, name: RepositoryName, reference: str) -> rows.Manifest:
@@ -246,7 +249,7 @@ class Manifests:
             digest = _resolve(tx, name, reference)
             return tx.manifest(digest) if digest else None
 
-        found = await self._catalog.read(work)
+        found = await self.catalog.read(work)
         if found is None:
             raise ManifestUnknown(f"manifest unknown: {reference}")
         return found
@@ -275,11 +278,11 @@ class Manifests:
             tx.delete_manifest(repository.id, digest)
             blobs = [item.digest for item in manifest.references if item.blob] if manifest else []
             for blob in blobs:  # an OCI client deletes blobs itself; until then they stay its own
-                tx.link_blob(repository.id, blob, self._clock() + self._housekeeping.lease_ns)
+                tx.link_blob(repository.id, blob, self.clock() + self.housekeeping.lease_ns)
             return []
 
-        await self._catalog.write(work)
-        await self._housekeeping.settle([])
+        await self.catalog.write(work)
+        await self.housekeeping.settle([])
 
     async def tags(self, name: RepositoryName, last: str, limit: int) -> TagPage:
         """Up to `limit` tags after `last`.
@@ -295,7 +298,7 @@ class Manifests:
             found = tx.tags(repository.id, last, limit + 1)
             return TagPage(repository.name, found[:limit], len(found) > limit)
 
-        return await self._catalog.read(work)
+        return await self.catalog.read(work)
 
     async def catalog_page(
         self,
@@ -304,7 +307,7 @@ class Manifests:
         readable: Readable | None = None,
     ) -> tuple[list[RepositoryName], bool]:
         """Up to `limit` repositories after `last`, and whether there are more: see `page_of`."""
-        return await page_of(self._catalog, last, limit, readable)
+        return await page_of(self.catalog, last, limit, readable)
 
     async def referrers(self, name: RepositoryName, subject: Digest) -> list[rows.Manifest]:
         """The manifests of the repository that refer to `subject`; empty for an unknown one."""
@@ -313,7 +316,7 @@ class Manifests:
             repository = tx.repository(name)
             return tx.referrers(repository.id, subject) if repository else []
 
-        return await self._catalog.read(work)
+        return await self.catalog.read(work)
 
 
 def _check_tag(tx: Reader, guard: TagGuard, repository_id: int, name: str, digest: Digest) -> None:

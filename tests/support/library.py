@@ -127,7 +127,7 @@ async def library(data: Path, retention: Retention | None = None) -> AsyncIterat
     housekeeping = Housekeeping(catalog, store, FolderOnDisk(data), retention, clock)
     manifests = Manifests(catalog, store, housekeeping, clock)
     models = Models(catalog, store, manifests, housekeeping, clock)
-    create = Create(catalog, store, manifests, models, housekeeping, pulls.run, clock)
+    create = Create(manifests, models, pulls.run)
     blobs = Blobs(catalog, store, clock=clock)
     listing = Listing(catalog, rfc3339)
     try:
