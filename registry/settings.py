@@ -1,19 +1,22 @@
 """Settings: every knob with its type, unit and default; read once, from the environment.
 
 Names are `REGISTRY_<FIELD>`, nested ones `REGISTRY_<GROUP>__<FIELD>`; `REGISTRY_<FIELD>_FILE` names
-a file that holds the value, for secrets. `OLLAMA_HOST`, `OLLAMA_MODELS` and `OLLAMA_ORIGINS` are
-read where ours are not set, because they mean the same. `app`, `cli` and `migrations/env.py` get a
-`Settings`; nobody else reads the environment.
+a file that holds the value, for secrets. `OLLAMA_HOST`, `OLLAMA_MODELS` and others of the real
+server are read where ours are not set, because they mean the same. `app`, `cli` and
+`migrations/env.py` get a `Settings`; nobody else reads the environment.
 """
 
 import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
+
+from registry.core.duration import parse_duration
+from registry.core.errors import RequestInvalid
 
 DEFAULT_PORT = 11434
 GIB = 1 << 30
@@ -63,6 +66,64 @@ class Upstream(BaseModel):
     stall_s: float = Field(30.0, description="a transfer without a byte for so long is retried")
     retries: int = Field(6, ge=0, description="tries of one request or part beyond the first")
     connect_s: float = Field(15.0, description="limit for a connection")
+
+
+class Worker(BaseModel):
+    """How models are run: by this process's own worker, and what every worker is asked for."""
+
+    local: Literal["auto", "off"] = Field(
+        "auto", description="auto: run models in this server too, if the engine is installed"
+    )
+    engine: str = Field(
+        "xllamacpp", description="xllamacpp, or a llama-server program: its name or path"
+    )
+    keep_alive: str = Field("5m", description="models stay loaded so long unused; -1: for ever")
+    parallel: int = Field(1, ge=1, le=256, description="requests a loaded model serves at once")
+    max_loaded: int = Field(0, ge=0, description="models loaded at once; 0: what memory allows")
+    max_queue: int = Field(512, ge=1, description="requests that may wait for a worker")
+    context_length: int = Field(0, ge=0, description="default of num_ctx; 0: chosen by the server")
+    memory_bytes: int = Field(0, ge=0, description="what models may take; 0: nine tenths of it all")
+    threads: int = Field(0, ge=0, le=1024, description="of a runner; 0: one per core allowed")
+    cache_type: Literal["f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] = Field(
+        "f16", description="type of the key and value cache"
+    )
+    flash_attention: Literal["auto", "on", "off"] = Field("auto", description="auto, on or off")
+    load_timeout: str = Field("5m", description="a load without a sign of life for so long failed")
+    go_template: Literal["auto", "on", "off"] = Field(
+        "auto", description="render with a Go template: where it is the better one, always, never"
+    )
+    dedicated: bool = Field(
+        False, description="nothing else runs here: runners' threads spin between two tokens"
+    )
+
+    @field_validator("keep_alive", "load_timeout", mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> str:
+        text = str(value).strip()
+        try:
+            parse_duration(_with_unit(text))
+        except RequestInvalid as error:
+            raise ValueError("must be a duration such as 90s, 5m or 1h, or seconds") from error
+        return text
+
+    @property
+    def keep_alive_s(self) -> float | None:
+        """Seconds; None for ever."""
+        return _seconds(self.keep_alive)
+
+    @property
+    def load_timeout_s(self) -> float | None:
+        """Seconds; None for no limit."""
+        return _seconds(self.load_timeout) or None
+
+
+def _seconds(duration: str) -> float | None:
+    found = parse_duration(_with_unit(duration))
+    return None if found < 0 else found / 1e9
+
+
+def _with_unit(text: str) -> str:
+    return f"{text}s" if text.removeprefix("-").isdecimal() else text
 
 
 def _comma_list(value: Any) -> Any:
@@ -115,6 +176,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     retention: Retention = Retention()
     upstream: Upstream = Upstream()
+    worker: Worker = Worker()
 
     @field_validator("origins", "upstream_allow", "trusted_proxies", mode="before")
     @classmethod
@@ -204,8 +266,21 @@ def _ollama_aliases(env: dict[str, str]) -> None:
     for theirs, ours in (
         ("OLLAMA_MODELS", "REGISTRY_DATA"),
         ("OLLAMA_ORIGINS", "REGISTRY_ORIGINS"),
+        ("OLLAMA_KEEP_ALIVE", "REGISTRY_WORKER__KEEP_ALIVE"),
+        ("OLLAMA_NUM_PARALLEL", "REGISTRY_WORKER__PARALLEL"),
+        ("OLLAMA_MAX_LOADED_MODELS", "REGISTRY_WORKER__MAX_LOADED"),
+        ("OLLAMA_MAX_QUEUE", "REGISTRY_WORKER__MAX_QUEUE"),
+        ("OLLAMA_CONTEXT_LENGTH", "REGISTRY_WORKER__CONTEXT_LENGTH"),
+        ("OLLAMA_LOAD_TIMEOUT", "REGISTRY_WORKER__LOAD_TIMEOUT"),
+        ("OLLAMA_KV_CACHE_TYPE", "REGISTRY_WORKER__CACHE_TYPE"),
     ):
         if env.get(theirs):
             env.setdefault(ours, env[theirs])
+    for theirs, ours in (
+        ("OLLAMA_FLASH_ATTENTION", "REGISTRY_WORKER__FLASH_ATTENTION"),
+        ("OLLAMA_GO_TEMPLATE", "REGISTRY_WORKER__GO_TEMPLATE"),
+    ):
+        if env.get(theirs):
+            env.setdefault(ours, "on" if env[theirs].lower() in {"1", "t", "true"} else "off")
     if env.get("OLLAMA_NOPRUNE", "").lower() in {"1", "true"}:
         env.setdefault("REGISTRY_RETENTION__PRUNE", "false")

@@ -9,14 +9,25 @@ OUTER = {"app", "logs"}
 MAY_IMPORT = {
     "core": {"core"},
     "ports": {"core", "ports"},
-    "settings": set(),
+    "settings": {"core"},
     "adapters": {"core", "ports", "adapters", "settings"},
     "services": {"core", "ports", "services", "settings"},
     "web": {"core", "ports", "services", "web", "settings", "server"},
     "server": {"core", "ports", "server", "settings"},
     "tensors": {"core", "tensors"},
+    "workers": {"core", "ports", "adapters", "settings", "workers"},
     "logs": {"server"},
-    "app": {"core", "ports", "adapters", "services", "web", "server", "settings", "logs"},
+    "app": {
+        "core",
+        "ports",
+        "adapters",
+        "services",
+        "web",
+        "server",
+        "settings",
+        "logs",
+        "workers",
+    },
     "cli": {"core", "ports", "adapters", "services", "cli", "settings", "app"},
 }
 PURE = {  # what core may import from outside the project

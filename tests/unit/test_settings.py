@@ -85,3 +85,32 @@ def test_a_value_may_lie_in_a_file(tmp_path: Path) -> None:
     assert load({"REGISTRY_DATABASE_URL_FILE": str(file)}).database_url == "sqlite:///x.db"
     with pytest.raises(SettingsInvalid, match="REGISTRY_DATABASE_URL_FILE"):
         load({"REGISTRY_DATABASE_URL_FILE": str(tmp_path / "absent")})
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("5m", 300.0), ("90", 90.0), ("1h30m", 5400.0), ("0", 0.0), ("-1", None), ("-5m", None)],
+)
+def test_keep_alive_is_a_duration_or_seconds_and_negative_is_for_ever(
+    value: str, seconds: float | None
+) -> None:
+    assert load({"OLLAMA_KEEP_ALIVE": value}).worker.keep_alive_s == seconds
+
+
+def test_settings_of_the_real_server_are_read_where_they_mean_the_same() -> None:
+    theirs = {
+        "OLLAMA_NUM_PARALLEL": "3",
+        "OLLAMA_KV_CACHE_TYPE": "q8_0",
+        "OLLAMA_FLASH_ATTENTION": "1",
+        "OLLAMA_GO_TEMPLATE": "0",
+        "OLLAMA_LOAD_TIMEOUT": "10m",
+    }
+    worker = load(theirs).worker
+    assert (worker.parallel, worker.cache_type, worker.load_timeout_s) == (3, "q8_0", 600.0)
+    assert (worker.flash_attention, worker.go_template) == ("on", "off")
+    assert load({**theirs, "REGISTRY_WORKER__PARALLEL": "2"}).worker.parallel == 2
+
+
+def test_a_duration_that_is_none_is_refused_by_name() -> None:
+    with pytest.raises(SettingsInvalid, match="REGISTRY_WORKER__KEEP_ALIVE"):
+        load({"REGISTRY_WORKER__KEEP_ALIVE": "soon"})
