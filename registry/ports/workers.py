@@ -62,7 +62,8 @@ class LoadSpec:
     """A model made ready to run. Specs that are equal in `key` share a runner.
 
     `name` and `manifest` are for workers that know models by name and pull by themselves. `memory`
-    is the estimate in bytes of what the runner will hold, mapped file included (spec 5).
+    is the estimate in bytes of what the runner will hold, mapped file included (spec 5). A runner
+    of a `pinned` spec is never unloaded to make room; it does not change the key.
     """
 
     name: ModelName
@@ -73,6 +74,7 @@ class LoadSpec:
     options: RunnerOptions = field(default_factory=RunnerOptions)
     architecture: str = ""
     memory: int = 0
+    pinned: bool = False
 
     @property
     def key(self) -> str:
@@ -91,7 +93,8 @@ class Loaded:
     """A runner on a worker. Sizes in bytes, `expires_at` in ns since the epoch, None for never.
 
     `slots` is how many requests it serves at once, `busy` how many it does now, `waiting` how many
-    stand behind those.
+    stand behind those. `key` is the spec's; where a worker knows models by name or manifest only
+    (`WorkerFacts.models`, dialect OLLAMA), it is `str` of that.
     """
 
     key: str
@@ -113,7 +116,9 @@ class WorkerFacts:
     """What is known of a worker. Memory in bytes; `cached` are digests of blobs at hand.
 
     `models` are the names it serves when its set is fixed, None when it loads what it is told.
-    `load_bytes_per_s` is the last speed of loading that was seen, 0 for none.
+    `load_bytes_per_s` is the last speed of loading that was seen, 0 for none. `has_all` says that
+    it reads the library's own store: nothing is ever fetched. One that is not `reachable` is asked
+    again once it is.
     """
 
     engine: str = ""
@@ -126,6 +131,8 @@ class WorkerFacts:
     models: frozenset[str] | None = None
     draining: bool = False
     load_bytes_per_s: int = 0
+    has_all: bool = False
+    reachable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
