@@ -1,0 +1,241 @@
+"""Work on tensors in child processes: see `registry/tensors/child.py` for what runs there.
+
+A child gets its sources as open descriptors, an all but empty environment, and two pipes: one that
+the finished file comes through, one for what it has to say. It is killed when its job is left.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from anyio import CancelScope
+
+import registry
+from registry.adapters.os_errors import os_errors
+from registry.core import errors
+from registry.core.errors import OperationFailed, RegistryError
+from registry.ports.blobs import Opened, Sink
+from registry.ports.tensors import TensorJob
+
+log = structlog.get_logger()
+
+_PIPE_BYTES = 1 << 20
+_LINE_BYTES = 1 << 20
+_KINDS: dict[str, type[RegistryError]] = {
+    "GgufInvalid": OperationFailed,  # the request may be fine: what it refers to is not
+    "OperationFailed": OperationFailed,
+    "RequestInvalid": errors.RequestInvalid,
+    "Unsupported": errors.Unsupported,
+}
+_KEPT = ("LD_LIBRARY_PATH", "TZ")
+_DIED = "the process that works on tensors died; it may have run out of memory"
+
+
+class TensorProcesses:
+    """A `TensorWorkshop` of one child process per job."""
+
+    def __init__(
+        self, scratch: Path, threads: int, memory_bytes: int, *, engine: bool = True
+    ) -> None:
+        """`threads` 0 takes all processors; `scratch` is for blobs that are in no local file."""
+        self._scratch = scratch
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._memory_bytes = memory_bytes
+        self._engine = engine
+
+    @asynccontextmanager
+    async def begin(self, job: TensorJob) -> AsyncIterator["Process"]:
+        """See `TensorWorkshop`."""
+        async with contextlib.AsyncExitStack() as stack:
+            files = [
+                (name, await self._descriptor(opened, stack), opened.size)
+                for name, opened in job.files
+            ]
+            process = await Process.start(self._line(job, files), [file[1] for file in files])
+            try:
+                await process.planned()
+                yield process
+            finally:
+                await process.end()
+
+    def _line(self, job: TensorJob, files: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
+        return {
+            "kind": job.kind,
+            "files": files,
+            "target": job.target,
+            "canonical": job.canonical,
+            "options": dict(job.options),
+            "threads": self._threads,
+            "memory_bytes": self._memory_bytes,
+            "engine": self._engine,
+            "parent": os.getpid(),
+        }
+
+    async def _descriptor(self, opened: Opened, stack: contextlib.AsyncExitStack) -> int:
+        """The blob as a file of this machine; one that is elsewhere is copied, out of sight."""
+        found = opened.fileno()
+        if found is not None:
+            return found
+        with os_errors():
+            copy = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - the stack closes it
+            stack.enter_context(copy)
+            async for chunk in opened.chunks(0, opened.size):
+                await asyncio.to_thread(copy.write, chunk)
+            copy.flush()
+        return copy.fileno()
+
+
+class Process:
+    """A child at work."""
+
+    def __init__(self, process: asyncio.subprocess.Process, output: int, status: int) -> None:
+        self.size = self.total = self.done = 0
+        self.warnings: list[str] = []
+        self._process = process
+        self._output = output
+        self._status = status
+        self._error: RegistryError | None = None
+        self._plan = asyncio.Event()
+        self._listening = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def start(cls, line: dict[str, Any], files: Sequence[int]) -> "Process":
+        """Start a child on a job."""
+        with contextlib.ExitStack() as ours, os_errors():
+            output, child_output = os.pipe()
+            ours.callback(os.close, child_output)
+            status, child_status = os.pipe()
+            ours.callback(os.close, child_status)
+            for end in (output, status):
+                os.set_blocking(end, False)
+            with contextlib.suppress(OSError):  # as large as the system allows
+                fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-s", "-m", "registry.tensors.child",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=child_output,
+                stderr=asyncio.subprocess.DEVNULL,
+                pass_fds=[*files, child_status],
+                env=_environment(os.environ),
+            )  # fmt: skip
+        return await cls._begin(process, (output, status), line | {"status": child_status})
+
+    @classmethod
+    async def _begin(
+        cls, process: asyncio.subprocess.Process, ends: tuple[int, int], line: dict[str, Any]
+    ) -> "Process":
+        started = cls(process, *ends)
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(line).encode())
+        process.stdin.close()
+        return started
+
+    async def planned(self) -> None:
+        """Wait until it is known what will come.
+
+        Raises:
+            RegistryError: nothing will.
+        """
+        await self._plan.wait()
+        if not self.size:
+            await self._fail()
+
+    async def feed(self, sink: Sink) -> int:
+        """Send the finished file to `sink`; see `Making`."""
+        received = 0
+        while True:
+            await _readable(self._output)
+            view = await sink.borrow()
+            count = os.readv(self._output, [view])
+            if not count:
+                break
+            received += count
+            await sink.fill(count)
+        if received != self.size or await self._process.wait():
+            await self._fail()
+        self.done = self.total
+        return received
+
+    async def end(self) -> None:
+        """Kill it if it still runs, and see it gone."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        self._listening.cancel()
+        try:
+            with CancelScope(shield=True):
+                await self._process.wait()
+                await asyncio.wait({self._listening})
+        finally:
+            os.close(self._output)
+            os.close(self._status)
+
+    async def _fail(self) -> None:
+        await self._listening
+        raise self._error or OperationFailed(_DIED)
+
+    async def _listen(self) -> None:
+        """Take in what the child says, line by line, until it is gone."""
+        rest = b""
+        try:
+            while True:
+                await _readable(self._status)
+                data = os.read(self._status, 1 << 16)
+                if not data or len(rest) > _LINE_BYTES:
+                    return
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._hear(json.loads(line))
+        finally:
+            self._plan.set()
+
+    def _hear(self, line: dict[str, Any]) -> None:
+        match line:
+            case {"done": int(done)}:
+                self.done = done
+            case {"plan": {"size": int(size), "read": int(total)}}:
+                self.size, self.total = size, total
+                self._plan.set()
+            case {"warning": str(text)}:
+                self.warnings.append(text)
+            case {"error": [str(kind), str(text)]}:
+                self._error = _KINDS.get(kind, OperationFailed)(text)
+            case {"crash": str(place)}:
+                log.error("work on tensors failed", place=place)
+                self._error = OperationFailed("the model cannot be converted: unexpected content")
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """All that a child may know of ours."""
+    kept = {key: environ[key] for key in _KEPT if key in environ}
+    return kept | {
+        "PYTHONPATH": str(Path(registry.__file__).parent.parent),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "LC_ALL": "C.UTF-8",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+async def _readable(descriptor: int) -> None:
+    """Wait until there is something to read, or the other end is closed."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(descriptor, wake)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(descriptor)

@@ -1,0 +1,68 @@
+"""Where the engine's shared library is, and whether this processor can run it.
+
+The library is built for one kind of x86 processor and would die of an illegal instruction on a
+lesser one, so the processor is asked first. The engine itself is not started or imported.
+"""
+
+import ctypes
+import importlib.util
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = "xllamacpp"
+_NEEDED = ("avx2", "fma", "f16c", "bmi2")
+_SYMBOLS = ("ggml_quantize_init", "ggml_quantize_chunk", "ggml_validate_row_data")
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The library; or None, and what to do about it, as the end of a sentence."""
+
+    library: ctypes.CDLL | None
+    fault: str = ""
+
+
+def find_engine(package: str = PACKAGE) -> Engine:
+    """Load the library, if it is installed and can run here."""
+    path = _library_file(package)
+    if path is None:
+        return Engine(None, ": install the worker extra or add a worker")
+    lacking = missing_features(_cpuinfo()) if platform.machine() in {"x86_64", "AMD64"} else []
+    if lacking:
+        return Engine(None, f", which this processor cannot run: it lacks {', '.join(lacking)}")
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:
+        return Engine(None, ", whose library cannot be loaded: install the worker extra anew")
+    if not all(hasattr(library, name) for name in _SYMBOLS):
+        return Engine(None, ", in a build that quantizes: this one does not offer it")
+    return Engine(library)
+
+
+def missing_features(cpuinfo: str) -> list[str]:
+    """What the processor lacks, by the text of `/proc/cpuinfo`; nothing if that says nothing."""
+    flags = next(
+        (line.partition(":")[2].split() for line in cpuinfo.splitlines() if line[:5] == "flags"),
+        list(_NEEDED),
+    )
+    return _lacking(flags)
+
+
+def _lacking(flags: Iterable[str]) -> list[str]:
+    known = set(flags)
+    return [flag for flag in _NEEDED if flag not in known]
+
+
+def _cpuinfo() -> str:
+    return _CPUINFO.read_text() if _CPUINFO.exists() else ""
+
+
+def _library_file(package: str) -> Path | None:
+    """The package's extension module, which is found without importing the package."""
+    found = importlib.util.find_spec(package)
+    folders = found.submodule_search_locations if found else None
+    files = [file for folder in folders or () for file in sorted(Path(folder).glob("*.so"))]
+    return files[0] if files else None
