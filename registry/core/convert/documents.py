@@ -1,0 +1,37 @@
+"""The small files of a checkpoint: JSON read within bounds, and how names are shown in errors."""
+
+import json
+from typing import Any
+
+from registry.core.errors import OperationFailed
+
+_SHOWN = 120
+
+
+class CheckpointInvalid(OperationFailed):
+    """A checkpoint that cannot be converted; the message names the file, the key or the tensor."""
+
+
+def shown(text: str) -> str:
+    """A name out of a foreign file, safe and short enough for a message."""
+    cut = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return cut if cut.isprintable() else ascii(cut)
+
+
+def read_json(data: bytes, name: str, limit: int) -> dict[str, Any]:
+    """The object that a file holds; `NaN` and `Infinity` are let pass, as checkpoints have them.
+
+    Raises:
+        CheckpointInvalid: it is longer than `limit` bytes, no JSON, or no object.
+    """
+    if len(data) > limit:
+        raise CheckpointInvalid(f"{name}: {len(data)} bytes are more than {limit}")
+    try:
+        found = json.loads(data)
+    except RecursionError as error:
+        raise CheckpointInvalid(f"{name}: nested too deep") from error
+    except ValueError as error:
+        raise CheckpointInvalid(f"{name}: {error}") from error
+    if not isinstance(found, dict):
+        raise CheckpointInvalid(f"{name}: no object")
+    return found

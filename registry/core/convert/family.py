@@ -1,0 +1,106 @@
+"""What an architecture module says: its keys and, as a table, what becomes of stored tensors."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from registry.core.convert.config import Config
+from registry.core.convert.plan import AddOne, KeyValue, Output, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """All rows of a tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The rows from `first` on, `count` of them, or all that follow if that is None."""
+
+    first: int = 0
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """Of each matrix, the first half of the rows (0) or the second (1)."""
+
+    which: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alternate:
+    """Of each matrix, the even rows (0) or the odd ones (1)."""
+
+    which: int
+
+
+Pick = Whole | Cut | Half | Alternate
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One stored tensor, or one for each layer (and expert), becomes one of the GGUF.
+
+    `source` and `target` have `#` for a number; the second of a source is the expert's, and experts
+    are stacked. Names without `.weight` or `.bias` stand for both. `shape` is that of a weight as
+    stored, row-major, and a bias has as many values as a weight has rows; None is any number.
+    """
+
+    source: str
+    target: str
+    shape: tuple[int | None, ...]
+    steps: tuple[Step, ...] = ()
+    pick: Pick = field(default_factory=Whole)
+    turned: bool = False
+    packed: bool = False  # stored as MXFP4: `source` + `_blocks` and `_scales`
+    flat: bool = False  # a matrix of one row becomes a vector
+    optional: bool = False  # the checkpoint may be without it, in all layers
+
+    @property
+    def stacks(self) -> bool:
+        """Whether there is one stored tensor for each expert."""
+        return self.source.count("#") > 1
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerNotes:
+    """What a family's tokenizers need beside what their files say."""
+
+    add_space_prefix: bool | None = None
+    control: frozenset[str] = frozenset()  # tokens that are control tokens though not marked so
+    keys: tuple[KeyValue, ...] = ()
+    embeds: bool = False  # an encoder: pooling is read, and special ids have other names
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """An architecture of the engine and the model classes that become it.
+
+    `keys` come without the architecture's name in front.
+    `prefixes` are taken off the front of tensor names, the first that fits. Tensors whose names
+    contain one of `ignored` are left out, as the model does not need them; those that begin with
+    one of `dropped` (say, a vision tower) are left out with a warning. `constants` are tensors made
+    of settings.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    keys: Callable[[Config], Iterable[KeyValue]]
+    rules: Callable[[Config], Iterable[Rule]]
+    constants: Callable[[Config], tuple[Output, ...]] = field(default=lambda config: ())
+    prefixes: tuple[str, ...] = ("model.",)
+    ignored: tuple[str, ...] = ("rotary_emb.inv_freq",)
+    dropped: tuple[str, ...] = ()
+    tied: bool = False  # what `tie_word_embeddings` means when it is not there
+    cuts_padding: bool = False  # rows of the embedding beyond the tokenizer are cut, not named
+    tokenizer: TokenizerNotes = field(default_factory=TokenizerNotes)
+
+
+def overlaid(rules: Iterable[Rule], changes: Iterable[Rule]) -> tuple[Rule, ...]:
+    """The rules, of which those for the same source are replaced by the changes."""
+    changes = tuple(changes)
+    replaced = {rule.source for rule in changes}
+    return (*(rule for rule in rules if rule.source not in replaced), *changes)
+
+
+PLUS_ONE = (AddOne(),)
