@@ -1,7 +1,8 @@
 """Every route, every kind of caller, one's own and somebody else's objects: one table.
 
-The routes are those of the application, so one that is added without a line here fails. Run with
-`-s` to see the table. A cell is what a request gets: the status, as seen after the method matched.
+The routes are those of the application, so one that is added without a line fails; accounts, keys,
+rights and the pages are in `test_route_roles_accounts.py`. Run with `-s` to see the table. A cell is
+what a request gets: the status, as seen after the method matched.
 """
 
 import json
@@ -295,7 +296,7 @@ async def test_the_table_is_true(place: Secured) -> None:
 
 
 def shapes() -> Iterator[str]:
-    """Every method of every route but the pages' and those of `/api/v1`, which have their own."""
+    """Every method of these routes, and of every kind of path of the registry protocol."""
     for route in (*ollama.routes, *inference.routes, *compat.routes, *signin.routes):
         assert isinstance(route, Route)
         assert isinstance(route.app, Resource)
