@@ -10,6 +10,7 @@ RegistryError
 │   ├── GgufInvalid           a file that is not a GGUF we accept
 │   ├── TemplateInvalid       a Go template that does not parse
 │   ├── ModelfileInvalid      a Modelfile that does not parse
+│   ├── PromptTooLong         more tokens than the model's context holds
 │   └── ManifestInvalid       a manifest's JSON, schema or media type
 │       └── ManifestBlobUnknown   it refers to a blob or manifest that is not here
 ├── NotFound                  the thing named is not here (or not for this caller)
@@ -96,6 +97,15 @@ class TemplateInvalid(RequestInvalid):
 
 class ModelfileInvalid(RequestInvalid):
     """A Modelfile that does not parse."""
+
+
+class PromptTooLong(RequestInvalid):
+    """More tokens than the context holds. Both counts are 0 where the engine does not tell."""
+
+    def __init__(self, message: str, tokens: int = 0, num_ctx: int = 0) -> None:
+        super().__init__(message)
+        self.tokens = tokens
+        self.num_ctx = num_ctx
 
 
 class ManifestInvalid(RequestInvalid):
