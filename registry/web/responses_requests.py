@@ -160,6 +160,8 @@ class ResponsesRequest(OpenAiRequest):
     top_p: float | None = None
     tools: tuple[Mapping[str, Any], ...] | None = None
     stream: bool | None = None
+    truncation: str | None = None
+    background: bool = False
 
     def as_chat(self) -> ChatRequest:
         """The same as a request of `/api/chat`.
@@ -288,11 +290,7 @@ _REASONING: Final = Struct(
 
 
 def _request(  # what is read for its type alone is dropped here
-    background: bool = False,
-    conversation: object = None,
-    include: object = None,
-    truncation: object = None,
-    **told: Any,
+    conversation: object = None, include: object = None, **told: Any
 ) -> ResponsesRequest:
     return ResponsesRequest(**told)
 
