@@ -126,6 +126,14 @@ def _with_unit(text: str) -> str:
     return f"{text}s" if text.removeprefix("-").isdecimal() else text
 
 
+class Conversion(BaseModel):
+    """What converting and quantizing models may take; each runs in a process of its own."""
+
+    jobs: int = Field(1, ge=1, le=64, description="models converted at once; others wait")
+    threads: int = Field(0, ge=0, le=1024, description="threads of one of them; 0: all processors")
+    memory_bytes: int = Field(2 << 30, ge=64 << 20, description="memory of one of them")
+
+
 def _comma_list(value: Any) -> Any:
     if isinstance(value, str):
         return tuple(item.strip() for item in value.split(",") if item.strip())
@@ -176,6 +184,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     retention: Retention = Retention()
     upstream: Upstream = Upstream()
+    conversion: Conversion = Conversion()
     worker: Worker = Worker()
 
     @field_validator("origins", "upstream_allow", "trusted_proxies", mode="before")

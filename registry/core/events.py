@@ -35,6 +35,19 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
+class Advance:
+    """Work on a blob's content goes on: `completed` of `total` bytes, never falling back.
+
+    `text` is the status of the step, `digest` that of what is worked on.
+    """
+
+    text: str
+    digest: Digest
+    total: int
+    completed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The work is finished and its result visible: status `success`."""
 
@@ -44,5 +57,5 @@ class Done:
         return "success"
 
 
-Event = Status | Transfer | Done
+Event = Status | Transfer | Advance | Done
 Events = AsyncGenerator[Event, None]

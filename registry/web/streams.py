@@ -11,7 +11,7 @@ from typing import Any, assert_never
 from starlette.responses import Response, StreamingResponse
 
 from registry.core.errors import RegistryError
-from registry.core.events import Done, Event, Events, Status, Transfer
+from registry.core.events import Advance, Done, Event, Events, Status, Transfer
 from registry.core.gojson import dumps
 from registry.web.answers import json_response
 from registry.web.statuses import headers_of, status_of
@@ -22,7 +22,7 @@ NDJSON = "application/x-ndjson"
 def as_json(event: Event) -> dict[str, Any]:
     """An event as clients see it. `completed` is left out while it is 0."""
     match event:
-        case Transfer():
+        case Transfer() | Advance():
             line = {"status": event.text, "digest": str(event.digest), "total": event.total}
             return line | ({"completed": event.completed} if event.completed else {})
         case Status() | Done():
