@@ -27,6 +27,7 @@ from registry.services.accounts import Accounts
 from registry.services.audit import Audit
 from registry.services.blobs import Blobs, Lives
 from registry.services.create import Create
+from registry.services.generation import Generation
 from registry.services.housekeeping import Housekeeping
 from registry.services.inference import Inference
 from registry.services.listing import Listing
@@ -74,6 +75,7 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
     manifests = Manifests(catalog, store, housekeeping, clock)
     models = Models(catalog, store, manifests, housekeeping, clock)
     upstreams = HttpUpstreams(settings)
+    router = Router()
     pull = Pull(catalog, store, upstreams, manifests, settings, clock)
     return Services(
         settings=settings,
@@ -90,7 +92,8 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         pull=pull,
         push=Push(catalog, store, upstreams, settings),
         inference=Inference(models),
-        router=Router(),
+        generation=Generation(router),
+        router=router,
         accounts=Accounts(catalog, settings, clock),
         audit=Audit(catalog),
         tokens=Tokens(catalog, settings.credentials, clock),

@@ -9,6 +9,7 @@ from registry.services.accounts import Accounts
 from registry.services.audit import Audit
 from registry.services.blobs import Blobs
 from registry.services.create import Create
+from registry.services.generation import Generation
 from registry.services.housekeeping import Housekeeping
 from registry.services.inference import Inference
 from registry.services.listing import Listing
@@ -40,6 +41,7 @@ class Services:
     pull: Pull
     push: Push
     inference: Inference
+    generation: Generation
     router: Router
     accounts: Accounts
     audit: Audit

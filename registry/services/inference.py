@@ -1,7 +1,7 @@
-"""Inference: which model may do what is asked, and which worker does it.
+"""Inference: which model may do what is asked.
 
 The checks come in the order of the real server, because clients see which of several faults is told
-first. There are no workers yet: what would need one is refused as unavailable.
+first.
 
 Source: spec ollama-api 1.5, 14.2, 15, 16.
 """
@@ -13,16 +13,16 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from registry.core.card import Parts
-from registry.core.errors import Forbidden, ModelUnknown, RequestInvalid, Unavailable
+from registry.core.errors import Forbidden, ModelUnknown, RequestInvalid
 from registry.core.gotext import quote
 from registry.core.modelref import ModelReference, NameRequired, Source, parse_reference
 from registry.core.names import ModelName
 from registry.core.options import check_options
+from registry.ports.catalog import Tag
 from registry.services.models import Models
 
 CLOUD_INFERENCE = "ollama cloud is disabled: remote model is unavailable"
 CLOUD_DETAILS = "ollama cloud is disabled: remote model details are unavailable"
-NO_WORKER_RETRY_S = 30
 _CLOUD_HOST = "ollama.com"
 _SHOWN = 700
 """So much of a name errors quote: valid ones are shorter, but white space around them is not."""
@@ -61,8 +61,17 @@ class Ask:
     raw_conflict: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A model that may do what was asked of it, and the request as far as it was checked."""
+
+    ask: Ask
+    tag: Tag
+    parts: Parts
+
+
 class Inference:
-    """Use cases that run a model."""
+    """What is checked before a model runs."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -85,11 +94,10 @@ class Inference:
             raise Forbidden(CLOUD_INFERENCE)
         return reference
 
-    async def admit(self, ask: Ask) -> Parts | None:
+    async def admit(self, ask: Ask) -> Admitted:
         """Check everything that can be checked before a worker is needed.
 
-        Returns:
-            The model; None where it was only to be unloaded, which is done.
+        Where the model is only to be unloaded, nothing more is checked than that it is here.
 
         Raises:
             ModelUnknown: there is no such model.
@@ -102,26 +110,19 @@ class Inference:
         if tag is None:
             self.unknown(ask)
         parts = await self._models.parts(tag)
+        admitted = Admitted(ask, tag, parts)
         if ask.purpose.embeds:
             self._check_options(ask, parts)
             if _is_stub(parts):
                 self.unknown(ask)
-            return parts
+            return admitted
         if _is_stub(parts):
             self._check_stub(ask, reference, parts.config.remote_host)
         if ask.unload:
-            return None  # no worker holds anything
+            return admitted
         self._check_generation(ask, parts, str(tag.model))
         self._check_options(ask, parts)
-        return parts
-
-    def run(self, parts: Parts) -> NoReturn:
-        """Have a worker do what was asked of an admitted model.
-
-        Raises:
-            Unavailable: no worker is connected.
-        """
-        raise Unavailable("no inference worker is connected to this server", NO_WORKER_RETRY_S)
+        return admitted
 
     def unknown(self, ask: Ask) -> NoReturn:
         """Refuse a model that is not here, or not for the caller.

@@ -1,7 +1,7 @@
 """The inference endpoints of `/api`: arguments read and checked, models admitted.
 
-What needs a worker ends in `services/inference.py`. `/v1` (`web/compat.py`) asks through the same
-functions.
+Checks are those of `services/inference.py`, answers come from `services/generation.py`. `/v1`
+(`web/compat.py`) asks through the same functions, `answer_of` and `vectors_of`.
 
 Source: spec ollama-api 4, 9, 14-16.
 """
@@ -14,9 +14,17 @@ from starlette.responses import Response
 
 from registry.core.access import Group
 from registry.core.errors import Forbidden, RequestInvalid
-from registry.services.inference import Ask, Purpose
+from registry.core.generation import Answer, Vectors
+from registry.core.wishes import ChatWish, EmbedWish, GenerateWish
+from registry.services.inference import Admitted, Ask, Purpose
 from registry.web import auth, signin
-from registry.web.answers import json_response, utc_now
+from registry.web.answers import json_response
+from registry.web.inference_answers import (
+    Wording,
+    respond,
+    vector_response,
+    vectors_response,
+)
 from registry.web.inference_schemas import (
     ChatRequest,
     EmbeddingRequest,
@@ -46,25 +54,37 @@ async def decoded(request: Request, kind: type[_R]) -> _R:
 # --- /api ---------------------------------------------------------------------------------------
 
 
+async def answer_of(
+    request: Request, wish: GenerateWish | ChatWish, *, thinking_optional: bool = False
+) -> Answer:
+    """The events of an answer, whichever API the wish came through; the caller must close it.
+
+    `thinking_optional` lets a wish to think pass on a model that cannot.
+
+    Raises:
+        RegistryError: the wish cannot be granted; what a worker refuses is raised by the answer.
+    """
+    _check_top_logprobs(wish.top_logprobs)
+    ask = _asked(wish) if isinstance(wish, GenerateWish) else _chat_asked(wish, thinking_optional)
+    return services(request).generation.answer(await _admitted(request, ask), wish)
+
+
+async def vectors_of(request: Request, wish: EmbedWish) -> Vectors:
+    """The embeddings of a wish, likewise.
+
+    Raises:
+        RegistryError: it cannot be granted, or the worker refused.
+    """
+    ask = Ask(Purpose.EMBED, wish.model, options=wish.options)
+    services(request).inference.reference(ask)
+    if not _is_input(wish.input):
+        raise RequestInvalid("invalid input type")
+    return await services(request).generation.vectors(await _admitted(request, ask), wish)
+
+
 async def generate(request: Request) -> Response:
     """POST /api/generate."""
     return await answer_generate(request, await decoded(request, GenerateRequest))
-
-
-async def answer_generate(request: Request, ask: GenerateRequest) -> Response:
-    """Answer a generate, whichever API it came through."""
-    _check_top_logprobs(ask.top_logprobs)
-    raw_conflict = ask.raw and bool(ask.template or ask.system or ask.context)
-    wanted = Ask(
-        Purpose.GENERATE,
-        ask.model,
-        unload=not ask.prompt and ask.keep_alive == 0,
-        think=ask.think,
-        needs=("insert",) if ask.suffix else (),
-        options=ask.options,
-        raw_conflict=raw_conflict,
-    )
-    return await _admitted(request, wanted, {"response": ""})
 
 
 async def chat(request: Request) -> Response:
@@ -72,21 +92,29 @@ async def chat(request: Request) -> Response:
     return await answer_chat(request, await decoded(request, ChatRequest))
 
 
+async def answer_generate(request: Request, wish: GenerateWish) -> Response:
+    """Answer a generate in the Ollama API's form."""
+    return await _respond(request, wish)
+
+
 async def answer_chat(
-    request: Request, ask: ChatRequest, *, thinking_optional: bool = False
+    request: Request, wish: ChatWish, *, thinking_optional: bool = False
 ) -> Response:
     """The same for a chat."""
-    _check_top_logprobs(ask.top_logprobs)
-    wanted = Ask(
-        Purpose.CHAT,
-        ask.model,
-        unload=not ask.messages and ask.keep_alive == 0,
-        think=ask.think,
-        thinking_optional=thinking_optional,
-        needs=("tools",) if ask.tools else (),
-        options=ask.options,
-    )
-    return await _admitted(request, wanted, {"message": {"role": "assistant", "content": ""}})
+    return await _respond(request, wish, thinking_optional=thinking_optional)
+
+
+async def answer_embed(request: Request, wish: EmbedWish) -> Response:
+    """The same for an embed."""
+    return vectors_response(wish.model, await vectors_of(request, wish))
+
+
+async def _respond(
+    request: Request, wish: GenerateWish | ChatWish, *, thinking_optional: bool = False
+) -> Response:
+    answer = await answer_of(request, wish, thinking_optional=thinking_optional)
+    wording = Wording(wish.model, isinstance(wish, ChatWish), services(request).clock)
+    return await respond(answer, wording, stream=wish.stream is not False)
 
 
 async def embed(request: Request) -> Response:
@@ -94,33 +122,45 @@ async def embed(request: Request) -> Response:
     return await answer_embed(request, await decoded(request, EmbedRequest))
 
 
-async def answer_embed(request: Request, ask: EmbedRequest) -> Response:
-    """The same for an embed."""
-    wanted = Ask(Purpose.EMBED, ask.model, options=ask.options)
-    services(request).inference.reference(wanted)
-    if not _is_input(ask.input):
-        raise RequestInvalid("invalid input type")
-    return await _admitted(request, wanted, {})
-
-
 async def embeddings(request: Request) -> Response:
     """POST /api/embeddings, the older form of embed."""
-    ask = await decoded(request, EmbeddingRequest)
-    return await _admitted(request, Ask(Purpose.EMBEDDINGS, ask.model, options=ask.options), {})
+    wish = await decoded(request, EmbeddingRequest)
+    ask = Ask(Purpose.EMBEDDINGS, wish.model, options=wish.options)
+    found = await services(request).generation.vector(await _admitted(request, ask), wish)
+    return vector_response(found)
 
 
-async def _admitted(request: Request, ask: Ask, nothing: dict[str, Any]) -> Response:
-    """Let a worker do it; `nothing` is the result in the answer to an unload."""
+def _asked(wish: GenerateWish) -> Ask:
+    return Ask(
+        Purpose.GENERATE,
+        wish.model,
+        unload=not wish.prompt and wish.keep_alive == 0,
+        think=wish.think,
+        needs=("insert",) if wish.suffix else (),
+        options=wish.options,
+        raw_conflict=wish.raw and bool(wish.template or wish.system or wish.context),
+    )
+
+
+def _chat_asked(wish: ChatWish, thinking_optional: bool) -> Ask:
+    return Ask(
+        Purpose.CHAT,
+        wish.model,
+        unload=not wish.messages and wish.keep_alive == 0,
+        think=wish.think,
+        thinking_optional=thinking_optional,
+        needs=("tools",) if wish.tools else (),
+        options=wish.options,
+    )
+
+
+async def _admitted(request: Request, ask: Ask) -> Admitted:
     inference = services(request).inference
     if not auth.is_off(request):
         name = inference.reference(ask).name
         if await find_visible(request, name) is None:
             inference.unknown(ask)
-    parts = await inference.admit(ask)
-    if parts is not None:
-        inference.run(parts)
-    answer = {"model": ask.model, "created_at": utc_now(services(request).clock()), **nothing}
-    return json_response(answer | {"done": True, "done_reason": "unload"})
+    return await inference.admit(ask)
 
 
 def _check_top_logprobs(count: int) -> None:

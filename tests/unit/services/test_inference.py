@@ -12,7 +12,6 @@ from registry.core.errors import (
     OperationFailed,
     RegistryError,
     RequestInvalid,
-    Unavailable,
 )
 from registry.core.gguf import Kind
 from registry.services.inference import Ask, Inference, Purpose
@@ -133,7 +132,7 @@ async def test_of_several_faults_the_first_in_the_recorded_order_is_told(
     ],
 )
 async def test_an_unload_is_done_before_anything_else_is_looked_at(lib: Library, ask: Ask) -> None:
-    assert await Inference(lib.models).admit(ask) is None
+    assert (await Inference(lib.models).admit(ask)).ask.unload
 
 
 @pytest.mark.parametrize(
@@ -146,13 +145,11 @@ async def test_an_unload_is_done_before_anything_else_is_looked_at(lib: Library,
         Ask(EMBED, "tinybert", options={"num_ctx": 512.0}),
     ],
 )
-async def test_an_admitted_model_waits_for_a_worker(lib: Library, ask: Ask) -> None:
-    inference = Inference(lib.models)
-    parts = await inference.admit(ask)
-    assert parts is not None
-    with pytest.raises(Unavailable, match="no inference worker is connected") as caught:
-        inference.run(parts)
-    assert caught.value.retry_after_s > 0
+async def test_what_passes_all_checks_is_admitted(lib: Library, ask: Ask) -> None:
+    admitted = await Inference(lib.models).admit(ask)
+    assert admitted.ask is ask
+    assert admitted.tag.model.model.casefold() == ask.model.removesuffix(":local")
+    assert admitted.parts.model is not None
 
 
 async def test_asks_are_values() -> None:

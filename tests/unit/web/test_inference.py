@@ -10,7 +10,9 @@ import pytest
 from starlette.applications import Starlette
 
 from registry.core.errors import RegistryError
+from registry.services.generation import Generation
 from registry.services.inference import Inference
+from registry.services.routing import Router
 from registry.settings import Settings
 from registry.web import compat, errors, inference
 from tests.support.asgi import Answer, Caller
@@ -38,6 +40,7 @@ async def ask(tmp_path: Path) -> AsyncIterator[Caller]:
             models=lib.models,
             listing=lib.listing,
             inference=Inference(lib.models),
+            generation=Generation(Router()),
         )
         yield Caller(app)
 

@@ -1,0 +1,171 @@
+"""Answers of generate and chat as the Ollama API words them: NDJSON frames, or one object.
+
+Fields come in the order of the real server. Early errors have a status, late ones are the last
+line of the stream.
+
+Source: spec ollama-api 14.3, 15.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from typing import Any, assert_never
+
+from starlette.responses import Response, StreamingResponse
+
+from registry.core.errors import RegistryError
+from registry.core.generation import (
+    Answer,
+    AnswerEvent,
+    Choice,
+    Delta,
+    End,
+    Logprob,
+    Metrics,
+    Reason,
+    Rendered,
+    Vectors,
+)
+from registry.core.gojson import dumps
+from registry.core.wishes import ToolCall
+from registry.services.vectors import as_json, wide_json
+from registry.web.answers import bytes_response, json_response, utc_now
+from registry.web.streams import NDJSON
+
+_NOTHING_RAN = (Reason.LOAD, Reason.UNLOAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What an endpoint's frames hold besides the answer. `model` is the name as it was sent."""
+
+    model: str
+    chat: bool
+    clock: Callable[[], int]
+
+    def frame(self, event: AnswerEvent) -> dict[str, Any]:
+        """An event as a frame."""
+        match event:
+            case Delta():
+                return self._frame(event)
+            case End():
+                return self.whole(Delta(), event)
+            case Rendered():
+                debug: dict[str, Any] = {"rendered_template": event.prompt}
+                debug |= {"image_count": event.images} if event.images else {}
+                return self._frame(Delta()) | {"_debug_info": debug}
+            case _:
+                assert_never(event)
+
+    def whole(self, said: Delta, end: End) -> dict[str, Any]:
+        """The end of an answer in one frame with what was said, all of it or the rest."""
+        return self._frame(said, end)
+
+    def _frame(self, said: Delta, end: End | None = None) -> dict[str, Any]:
+        frame = {
+            "model": self.model,
+            "created_at": utc_now(self.clock()),
+            **self._said(said),
+            "done": end is not None,
+        }
+        frame |= {"done_reason": end.reason.value} if end else {}
+        metrics = _metrics(end.metrics) if end else {}
+        if self.chat:
+            return frame | _logprobs(said.logprobs) | metrics
+        context = end.context if end else None
+        frame |= {"context": list(context)} if context else {}
+        return frame | metrics | _tool_calls(said.tool_calls) | _logprobs(said.logprobs)
+
+    def _said(self, said: Delta) -> dict[str, Any]:
+        thinking = {"thinking": said.thinking} if said.thinking else {}
+        if not self.chat:
+            return {"response": said.content, **thinking}
+        message = {"role": "assistant", "content": said.content, **thinking}
+        return {"message": message | _tool_calls(said.tool_calls)}
+
+
+async def respond(answer: Answer, wording: Wording, *, stream: bool) -> Response:
+    """Send an answer as it comes, or as one object when it is complete.
+
+    Raises:
+        RegistryError: it failed before its first event, or at all without `stream`.
+    """
+    try:
+        first = await anext(answer)
+        if isinstance(first, Rendered) or (isinstance(first, End) and first.reason in _NOTHING_RAN):
+            return json_response(wording.frame(first))
+        if not stream:
+            return json_response(await _whole(first, answer, wording))
+    except BaseException:
+        await answer.aclose()
+        raise
+    lines = _lines(first, answer, wording)
+    return StreamingResponse(lines, headers={"content-type": NDJSON})
+
+
+async def _whole(first: AnswerEvent, rest: Answer, wording: Wording) -> dict[str, Any]:
+    said: list[Delta] = []
+    event = first
+    async with aclosing(rest):
+        while isinstance(event, Delta):
+            said.append(event)
+            event = await anext(rest)
+    assert isinstance(event, End)
+    return wording.whole(joined(said), event)
+
+
+def vectors_response(model: str, found: Vectors) -> Response:
+    """The answer of embed."""
+    body = [b'{"model":', dumps(model), b',"embeddings":', as_json(found.vectors)]
+    metrics = _metrics(found.metrics)
+    body += [b',"%b":%d' % (name.encode(), value) for name, value in metrics.items()]
+    return bytes_response(b"".join(body) + b"}")
+
+
+def vector_response(found: Vectors) -> Response:
+    """The answer of the older form of embed: one vector, or none."""
+    numbers = b"".join(wide_json(vector) for vector in found.vectors) or b"[]"
+    return bytes_response(b'{"embedding":' + numbers + b"}")
+
+
+def joined(said: list[Delta]) -> Delta:
+    """Many pieces of an answer as one."""
+    return Delta(
+        "".join(piece.content for piece in said),
+        "".join(piece.thinking for piece in said),
+        tuple(call for piece in said for call in piece.tool_calls),
+        tuple(item for piece in said for item in piece.logprobs),
+    )
+
+
+async def _lines(first: AnswerEvent, rest: Answer, wording: Wording) -> AsyncIterator[bytes]:
+    async with aclosing(rest):  # a client that leaves ends the work
+        try:
+            yield dumps(wording.frame(first)) + b"\n"
+            async for event in rest:
+                yield dumps(wording.frame(event)) + b"\n"
+        except RegistryError as error:  # the status has gone out: the last line must tell
+            yield dumps({"error": str(error)}) + b"\n"
+
+
+def _tool_calls(calls: tuple[ToolCall, ...]) -> dict[str, Any]:
+    return {"tool_calls": [call.as_json() for call in calls]} if calls else {}
+
+
+def _metrics(metrics: Metrics | None) -> dict[str, int]:
+    found = asdict(metrics) if metrics else {}
+    return {name: value for name, value in found.items() if value}
+
+
+def _logprobs(logprobs: tuple[Logprob, ...]) -> dict[str, Any]:
+    return {"logprobs": [_logprob(item) for item in logprobs]} if logprobs else {}
+
+
+def _logprob(item: Logprob) -> dict[str, Any]:
+    top = {"top_logprobs": [_choice(choice) for choice in item.top]} if item.top else {}
+    return _choice(item.chosen) | top
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    bytes_ = {"bytes": list(choice.bytes)} if choice.bytes else {}
+    return {"token": choice.token, "logprob": choice.logprob, **bytes_}
