@@ -1,8 +1,8 @@
 """Every route, every kind of caller, one's own and somebody else's objects: one table.
 
 The routes are those of the application, so one that is added without a line fails; accounts, keys,
-rights and the pages are in `test_route_roles_accounts.py`. Run with `-s` to see the table. A cell is
-what a request gets: the status, as seen after the method matched.
+rights and the pages are in `test_route_roles_accounts.py`. Run with `-s` to see the table. A cell
+is what a request gets: the status, as seen after the method matched.
 """
 
 import json

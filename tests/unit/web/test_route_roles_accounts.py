@@ -19,6 +19,7 @@ from starlette.routing import Route
 from registry.core.access import Group, Right, Visibility
 from registry.ports.accounts import Account
 from registry.services.callers import csrf_of
+from registry.services.keys import ApiKeyWish
 from registry.web import oci, token
 from registry.web.resources import Resource
 from tests.support.asgi import Answer
@@ -237,9 +238,8 @@ class Place:
                 whose = account if word == "own key" else other
                 return (await self.accounts.add_public_key(whose.id, blob)).fingerprint
             case "own token" | "other token":
-                await self.secured.api_key(account if word == "own token" else other)
                 whose = account if word == "own token" else other
-                return (await self.accounts.api_keys(whose.id))[-1].id
+                return (await self.accounts.create_api_key(whose.id, ApiKeyWish())).key.id
             case "grant":
                 return str(await self.secured.grant("user:other", "core/*", Right.READ))
             case "code":
