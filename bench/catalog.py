@@ -1,6 +1,7 @@
-"""Measure the catalog on SQLite: durable pushes, point reads, the list of all models.
+"""Measure the catalog: durable pushes, point reads, the list of all models.
 
     python bench/catalog.py [--folder DIR] [--seconds 5] [--models 10000 100000]
+    python bench/catalog.py --database-url postgresql://…    (an empty database)
 
 A push is one transaction: repository, two blobs, their links, a manifest, a tag. The folder decides
 what a durable commit costs: give one on the disk the service will use. `fsync` is this disk's own
@@ -138,14 +139,15 @@ async def lists(catalog: Catalog, count: int) -> None:
 async def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--folder", type=Path, default=Path.cwd())
+    options.add_argument("--database-url", default="", help="default: SQLite in the folder")
     options.add_argument("--seconds", type=float, default=5)
     options.add_argument("--models", type=int, nargs="*", default=[10_000, 100_000])
     args = options.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         print(f"fdatasync of 4 KiB: {fsync_rate(Path(folder)):,.0f} per second")
         file = Path(folder) / "registry.db"
-        migrate.upgrade(resolve("", file))
-        catalog = open_catalog("", file)
+        migrate.upgrade(resolve(args.database_url, file))
+        catalog = open_catalog(args.database_url, file)
         for writers in (1, 8, 32):
             await pushes(catalog, writers, args.seconds)
         await reads(catalog)

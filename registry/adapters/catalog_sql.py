@@ -5,6 +5,7 @@ from pathlib import Path
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from registry.adapters.catalog_postgres import PostgresCatalog
 from registry.adapters.catalog_sqlite import SqliteCatalog
 from registry.core.errors import Unsupported
 from registry.ports.catalog import Catalog
@@ -22,6 +23,8 @@ def resolve(database_url: str, sqlite_path: Path) -> URL:
         url = make_url(database_url)
     except ArgumentError as error:
         raise Unsupported("the database URL cannot be read") from error
+    if url.get_backend_name() == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() != "sqlite":
         raise Unsupported(f"databases of kind {url.get_backend_name()!r} are not supported")
     if not url.database or url.database == ":memory:":
@@ -36,4 +39,7 @@ def open_catalog(database_url: str, sqlite_path: Path) -> Catalog:
         Unsupported: see `resolve`.
         Unavailable: the database cannot be opened.
     """
-    return SqliteCatalog(Path(resolve(database_url, sqlite_path).database or sqlite_path))
+    url = resolve(database_url, sqlite_path)
+    if url.get_backend_name() == "postgresql":
+        return PostgresCatalog(url)
+    return SqliteCatalog(Path(url.database or sqlite_path))

@@ -14,10 +14,11 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from registry.adapters.postgres import WRITERS
 from registry.core.errors import OperationFailed, Unavailable
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -78,6 +79,17 @@ def _refuse_newer(connection: Connection, config: Config) -> bool:
 @contextmanager
 def _locked(url: URL) -> Generator[tuple[Connection, Config]]:
     """A connection inside a transaction that shuts out other writers."""
+    engine = _postgres(url) if url.get_backend_name() == "postgresql" else _sqlite(url)
+    try:
+        with engine.begin() as connection:
+            yield connection, _configuration(connection)
+    except SQLAlchemyError as error:
+        raise Unavailable("the database cannot be brought up to date: " + _cause(error)) from error
+    finally:
+        engine.dispose()
+
+
+def _sqlite(url: URL) -> Engine:
     file = Path(url.database or "")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -87,13 +99,18 @@ def _locked(url: URL) -> Generator[tuple[Connection, Config]]:
     engine = create_engine(url, connect_args={"timeout": _LOCK_S, "isolation_level": None})
     # The driver would begin a transaction of its own, too late and without the lock
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-    try:
-        with engine.begin() as connection:
-            yield connection, _configuration(connection)
-    except SQLAlchemyError as error:
-        raise Unavailable("the database cannot be brought up to date: " + _cause(error)) from error
-    finally:
-        engine.dispose()
+    return engine
+
+
+def _postgres(url: URL) -> Engine:
+    engine = create_engine(url, connect_args={"connect_timeout": 10})
+
+    def lock(connection: Connection) -> None:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(_LOCK_S * 1000)}")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITERS})")
+
+    event.listen(engine, "begin", lock)
+    return engine
 
 
 def _cause(error: SQLAlchemyError) -> str:

@@ -65,7 +65,12 @@ class Hot:
         if scope["type"] != "http" or not _is_candidate(scope):
             await self._app(scope, receive, send)
             return
-        credentials, version = _credentials(scope), self._version()
+        credentials = _credentials(scope)
+        try:
+            version = self._version()
+        except RegistryError:  # the application will tell, if it needs the catalog at all
+            await self._app(scope, receive, send)
+            return
         if credentials and not await self._is_proven(scope, credentials, version):
             await self._app(scope, receive, send)
             return
