@@ -64,7 +64,7 @@ def _all_keys(
     yield text("general.architecture", kind.name)
     for name, entry in keys:
         if name == "source_quantization":
-            yield f"general.{name}", entry
+            yield name, entry
         else:
             yield f"{kind.name}.{name}", entry
     yield from words.keys()

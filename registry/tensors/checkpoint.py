@@ -1,0 +1,110 @@
+"""Checkpoints as sources: a folder's files as they were sent, converted while they are read.
+
+What is to become of them is planned by `registry/core/convert`; the numbers come from
+`transforms.py`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from registry.core.convert.documents import CheckpointInvalid, shown
+from registry.core.convert.files import (
+    INDEX,
+    Folder,
+    are_pickles,
+    check_names,
+    wanted,
+)
+from registry.core.convert.model import convert_model
+from registry.core.convert.plan import Conversion
+from registry.core.convert.safetensors import (
+    PREFIX,
+    Stored,
+    check_index,
+    header_length,
+    parse_header,
+    unite,
+    weight_files,
+)
+from registry.core.gguf import Tensor
+from registry.core.gguf.writer import Pair
+from registry.tensors.files import File
+from registry.tensors.sources import Chunk
+from registry.tensors.transforms import pieces
+
+Options = Mapping[str, Any]
+
+
+class Converted:
+    """A conversion as a source; see `Source`."""
+
+    def __init__(self, conversion: Conversion, files: Mapping[str, File]) -> None:
+        self.pairs: Sequence[Pair] = conversion.keys
+        self.tensors: Sequence[Tensor] = [
+            Tensor(output.name, output.type, output.shape) for output in conversion.tensors
+        ]
+        self._outputs = {output.name: output for output in conversion.tensors}
+        self._files = files
+
+    def chunks(self, tensor: Tensor) -> Iterator[Chunk]:
+        """The tensor's data; see `Source`."""
+        return pieces(self._files, self._outputs[tensor.name])
+
+
+def open_checkpoint(
+    files: Sequence[File], options: Options, warn: Callable[[str], None]
+) -> Converted:
+    """A model's checkpoint.
+
+    Raises:
+        CheckpointInvalid: it cannot be converted.
+    """
+    named = _by_name(files)
+    folder = read_folder(named)
+    conversion = convert_model(folder, read_headers(named, folder))
+    for warning in conversion.warnings:
+        warn(warning)
+    return Converted(conversion, named)
+
+
+def _by_name(files: Sequence[File]) -> dict[str, File]:
+    check_names(file.name for file in files)
+    named = {file.name: file for file in files}
+    if are_pickles(named):
+        raise CheckpointInvalid("pickle files are not supported; convert to safetensors")
+    return named
+
+
+def read_folder(files: Mapping[str, File]) -> Folder:
+    """The small files.
+
+    Raises:
+        CheckpointInvalid: one is larger than such a file can be.
+    """
+    contents = {}
+    for name, most in wanted(files).items():
+        file = files[name]
+        if file.size > most:
+            raise CheckpointInvalid(f"{shown(name)}: {file.size} bytes are more than {most}")
+        contents[name] = file.read(0, file.size)
+    return Folder(contents)
+
+
+def read_headers(files: Mapping[str, File], folder: Folder) -> dict[str, Stored]:
+    """The tensors of all files that hold weights.
+
+    Raises:
+        CheckpointInvalid: a file that is not what it should be, or one that is missing.
+    """
+    index = folder.contents.get(INDEX)
+    names = weight_files(files, index, INDEX)
+    tensors = unite(_header(files[name]) for name in names)
+    if index is not None:
+        check_index(index, INDEX, tensors)
+    return tensors
+
+
+def _header(file: File) -> tuple[Stored, ...]:
+    prefix = file.read(0, min(PREFIX.size, file.size))
+    length = header_length(prefix, file.size, file.name)
+    return parse_header(file.read(PREFIX.size, PREFIX.size + length), file.size, file.name)
