@@ -19,6 +19,13 @@ async def text(running: Running) -> AsyncGenerator[str, None]:
         yield piece.content
 
 
+def pair(script: Script) -> tuple[FakeWorker, FakeWorker]:
+    """Two workers; the first plays the script and is asked first, for it has the model."""
+    first, second = FakeWorker("first", script), FakeWorker("second")
+    first.change(cached=frozenset(blob.digest for blob in SPEC.blobs))
+    return first, second
+
+
 def router_over(*workers: FakeWorker) -> Router:
     router = Router()
     for worker in workers:
@@ -50,13 +57,13 @@ async def test_without_a_worker_it_is_unavailable() -> None:
 
 
 async def test_a_worker_lost_before_the_first_item_is_replaced() -> None:
-    first, second = FakeWorker("first", Script(dies_at=0)), FakeWorker("second")
+    first, second = pair(Script(dies_at=0))
     assert await answer(router_over(first, second)) == "Hello"
     assert [lease.released for lease in first.leases + second.leases] == [[300.0], [300.0]]
 
 
 async def test_a_worker_lost_in_mid_answer_is_told() -> None:
-    first, second = FakeWorker("first", Script(dies_at=1)), FakeWorker("second")
+    first, second = pair(Script(dies_at=1))
     items = router_over(first, second).stream(SPEC, None, text)
     assert await anext(items) == "Hel"
     with pytest.raises(WorkerLost):
