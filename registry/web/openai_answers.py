@@ -6,7 +6,7 @@ Source: spec ollama-api 19.2, 19.3; platform.openai.com/docs/api-reference, "Cha
 
 import base64
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -22,8 +22,9 @@ from registry.core.generation import (
     Rendered,
     Vectors,
 )
-from registry.core.gojson import Float32, dumps
+from registry.core.gojson import Raw, dumps
 from registry.core.wishes import ToolCall
+from registry.services.vectors import as_json
 from registry.web.joined import Joined
 from registry.web.openai import openai_error
 from registry.web.sse import data_frame
@@ -314,7 +315,7 @@ class CompletionChunks:
 
 def embedding_list(model: str, vectors: Vectors, *, as_base64: bool) -> dict[str, Any]:
     """Vectors as lists of numbers, or as base64 of little-endian float32."""
-    write = _packed if as_base64 else _numbers
+    write: Callable[[list[float]], str | Raw] = _packed if as_base64 else _numbers
     read = vectors.metrics.prompt_eval_count
     return {
         "object": "list",
@@ -331,5 +332,5 @@ def _packed(vector: list[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-def _numbers(vector: list[float]) -> list[float]:
-    return [Float32(value) for value in vector]
+def _numbers(vector: list[float]) -> Raw:
+    return Raw(as_json([vector])[1:-1])

@@ -4,7 +4,7 @@ Source: spec ollama-api 19.2 and 19.3.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 from registry.core import gojson
@@ -15,6 +15,7 @@ from registry.core.gojson import (
     Float,
     Int,
     JsonInvalid,
+    Node,
     Ptr,
     Raw,
     RawMessage,
@@ -36,6 +37,7 @@ from registry.web.schemas import (
 
 EFFORT: Final = Struct("openai.Reasoning", dict, Field("effort", TEXT))
 _ANY: Final = gojson.Any()
+_MAX_PROMPTS = 128
 _ARGUMENTS: Final = Custom("api.ToolCallFunctionArguments", ordered_object)
 _FUNCTION: Final = Struct(
     'struct { Name string "json:\\"name\\""; Arguments string "json:\\"arguments\\"" }',
@@ -56,6 +58,11 @@ class OpenAiRequest(JsonRequest):
 
     __slots__ = ()
     MISSING: ClassVar[str] = "EOF"
+
+
+def include_usage(options: Mapping[str, Any] | None) -> bool:
+    """Whether `stream_options` ask for what the answer took."""
+    return bool((options or {}).get("include_usage"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +224,23 @@ ChatCompletionRequest.SCHEMA = Struct(
 )
 
 
+def _prompts(node: Node) -> tuple[str, ...]:
+    """One prompt, or several; token ids are another tokenizer's, and not taken."""
+    if not isinstance(node, list):
+        return (gojson.unmarshal(node, TEXT) or "",)
+    if not 0 < len(node) <= _MAX_PROMPTS:
+        raise JsonInvalid(f"prompt must be a string or a list of 1 to {_MAX_PROMPTS} strings")
+    if any(gojson.kind(item) != "string" for item in node):
+        raise JsonInvalid("prompt must be a string or a list of strings; token ids are not taken")
+    return tuple(gojson.unmarshal(item, TEXT) for item in node)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequest(OpenAiRequest):
     """POST /v1/completions."""
 
     model: str = ""
-    prompt: str = ""
+    prompts: tuple[str, ...] = ("",)
     frequency_penalty: float = 0.0
     max_tokens: int | None = None
     presence_penalty: float = 0.0
@@ -236,8 +254,8 @@ class CompletionRequest(OpenAiRequest):
     logprobs: int | None = None
     debug_render_only: bool = False
 
-    def as_generate(self) -> GenerateRequest:
-        """The same as a request of `/api/generate`.
+    def as_generates(self) -> list[GenerateRequest]:
+        """The same as requests of `/api/generate`, one for each prompt.
 
         Raises:
             RequestInvalid: an item of `stop` that is no text.
@@ -255,9 +273,8 @@ class CompletionRequest(OpenAiRequest):
             "top_p": self.top_p or 1.0,
         }
         likely = max(self.logprobs or 0, 0)
-        return GenerateRequest(
+        first = GenerateRequest(
             model=self.model,
-            prompt=self.prompt,
             suffix=self.suffix,
             stream=self.stream,
             options=options | {key: value for key, value in given.items() if value is not None},
@@ -265,12 +282,14 @@ class CompletionRequest(OpenAiRequest):
             top_logprobs=likely,
             debug_render_only=self.debug_render_only,
         )
+        return [replace(first, prompt=prompt) for prompt in self.prompts]
 
 
 CompletionRequest.SCHEMA = Struct(
     "openai.CompletionRequest",
     CompletionRequest,
-    *fields("model", "prompt", "suffix", of=TEXT),
+    *fields("model", "suffix", of=TEXT),
+    Field("prompt", Custom("string", _prompts), "prompts"),
     *fields("frequency_penalty", "presence_penalty", "top_p", of=Float("float32")),
     *fields("max_tokens", "seed", "logprobs", of=Ptr(Int())),
     Field("stop", _ANY),

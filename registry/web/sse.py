@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, Protocol
 
+from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from registry.core.errors import RegistryError
 from registry.core.generation import Answer, AnswerEvent
 from registry.core.gojson import dumps
+from registry.web.leaving import attended
 
 _HEADERS = {
     "content-type": "text/event-stream",
@@ -45,18 +47,22 @@ def event_frame(name: str, value: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), dumps(value))
 
 
-async def stream(answer: Answer, frames: Frames) -> StreamingResponse:
+async def stream(request: Request, answer: Answer, frames: Frames) -> StreamingResponse:
     """Send an answer frame by frame; it is closed in every case, also when the client leaves.
 
     Raises:
         RegistryError: it failed before its first event.
     """
     try:
-        first = await anext(answer)
+        first = await attended(request, _first(answer))
     except BaseException:
         await answer.aclose()
         raise
     return StreamingResponse(_written(first, answer, frames), headers=_HEADERS)
+
+
+async def _first(answer: Answer) -> AnswerEvent:
+    return await anext(answer)
 
 
 async def _written(first: AnswerEvent, rest: Answer, frames: Frames) -> AsyncIterator[bytes]:

@@ -173,7 +173,7 @@ def complete(**body: Any) -> CompletionRequest:
 def test_completions_become_generate_requests() -> None:
     request = complete(
         model="m", prompt="p", suffix="s", stop=["a"], max_tokens=3, top_p=0.5, logprobs=4
-    ).as_generate()
+    ).as_generates()[0]
     assert (request.prompt, request.suffix, request.stream) == ("p", "s", False)
     assert (request.logprobs, request.top_logprobs) == (True, 4)
     assert request.options == {
@@ -186,9 +186,31 @@ def test_completions_become_generate_requests() -> None:
     }
 
 
+def test_a_list_of_prompts_becomes_as_many_requests() -> None:
+    found = complete(model="m", prompt=["a", ""], max_tokens=3).as_generates()
+    assert [request.prompt for request in found] == ["a", ""]
+    assert {request.options["num_predict"] for request in found if request.options} == {3}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ([], "prompt must be a string or a list of 1 to 128 strings"),
+        (["x"] * 129, "prompt must be a string or a list of 1 to 128 strings"),
+        ([1, 2], "prompt must be a string or a list of strings; token ids are not taken"),
+        ([[1]], "prompt must be a string or a list of strings; token ids are not taken"),
+        (5, "json: cannot unmarshal number into Go struct field CompletionRequest.prompt"),
+    ],
+)
+def test_other_prompts_are_refused(prompt: Any, message: str) -> None:
+    with pytest.raises(RequestInvalid) as caught:
+        complete(prompt=prompt)
+    assert str(caught.value).startswith(message)
+
+
 def test_completions_take_texts_only_as_stops() -> None:
     with pytest.raises(RequestInvalid, match="invalid type for 'stop' field: bool"):
-        complete(stop=["a", True]).as_generate()
+        complete(stop=["a", True]).as_generates()
 
 
 def embed(**body: Any) -> EmbeddingsRequest:
