@@ -19,6 +19,7 @@ from registry.adapters import migrate
 from registry.adapters.blobs_fs import FileBlobStore
 from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.adapters.models_folder import FolderOnDisk
+from registry.adapters.tensors_process import TensorProcesses
 from registry.adapters.upstream_http import HttpUpstreams
 from registry.core.errors import RegistryError
 from registry.server.run import run_server
@@ -26,6 +27,7 @@ from registry.services import Services
 from registry.services.accounts import Accounts
 from registry.services.audit import Audit
 from registry.services.blobs import Blobs, Lives
+from registry.services.conversions import Conversions
 from registry.services.create import Create
 from registry.services.generation import Generation
 from registry.services.housekeeping import Housekeeping
@@ -75,6 +77,7 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
     manifests = Manifests(catalog, store, housekeeping, clock)
     models = Models(catalog, store, manifests, housekeeping, clock)
     upstreams = HttpUpstreams(settings)
+    conversions = Conversions(catalog, store, _workshop(settings), settings, clock)
     router = Router()
     pull = Pull(catalog, store, upstreams, manifests, settings, clock)
     return Services(
@@ -88,16 +91,21 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         manifests=manifests,
         models=models,
         listing=Listing(catalog, rfc3339),
-        create=Create(manifests, models, pull.run),
+        create=Create(manifests, models, conversions, pull.run),
         pull=pull,
         push=Push(catalog, store, upstreams, settings),
         inference=Inference(models),
         generation=Generation(router),
         router=router,
         accounts=Accounts(catalog, settings, clock),
-        audit=Audit(catalog),
+        audit=Audit(catalog, retention, clock),
         tokens=Tokens(catalog, settings.credentials, clock),
     )
+
+
+def _workshop(settings: Settings) -> TensorProcesses:
+    wanted = settings.conversion
+    return TensorProcesses(settings.data, wanted.threads, wanted.memory_bytes)
 
 
 def _upload_limits(settings: Settings) -> UploadLimits:
@@ -186,7 +194,8 @@ async def _duties(services: Services) -> None:
     """First the list of models: with 100,000 it takes 0.6 to 0.95 s, more beside the sweeps."""
     with contextlib.suppress(RegistryError):  # whoever asks for it will be told
         await services.listing.body()
-    await services.housekeeping.run([services.uploads.sweep, services.accounts.sweep])
+    sweepers = [services.uploads.sweep, services.accounts.sweep, services.audit.trim]
+    await services.housekeeping.run(sweepers)
 
 
 def prepare(settings: Settings) -> None:

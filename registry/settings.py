@@ -49,13 +49,15 @@ class Credentials(BaseModel):
 
 
 class Retention(BaseModel):
-    """How long bytes that no model refers to are kept."""
+    """How long is kept what nothing needs: bytes of no model, old entries of the audit."""
 
     grace_s: int = Field(86_400, description="blobs uploaded and not used by a model")
     lease_s: int = Field(900, description="blobs that a client was told are here")
     leftover_s: int = Field(3_600, description="bytes that a crash left behind, of no session")
     sweep_every_s: int = Field(600, description="pause between two sweeps")
     prune: bool = Field(True, description="free blobs as soon as their last model is gone")
+    audit_s: int = Field(31_536_000, ge=1, description="life of an entry of the audit")
+    audit_entries: int = Field(1_000_000, ge=1, description="the newest so many of them are kept")
 
 
 class Upstream(BaseModel):

@@ -73,6 +73,10 @@ _AUDIT = Statement(
     .order_by(t.audit.c.id.desc())
     .limit(_P("count"))
 )
+_AUDIT_NEWEST = Statement(select(func.max(t.audit.c.id)))
+_AUDIT_SINCE = Statement(
+    select(t.audit.c.id).where(t.audit.c.at >= _P("since")).order_by(t.audit.c.id).limit(1)
+)
 _BLOB = Statement(
     select(t.account_blob.c.until).where(
         t.account_blob.c.account_id == _P("account_id"), t.account_blob.c.digest == _P("digest")
@@ -120,7 +124,12 @@ _ADD_AUDIT = Statement(
 )
 _TRIM_AUDIT = Statement(
     delete(t.audit).where(
-        t.audit.c.id <= select(func.max(t.audit.c.id)).scalar_subquery() - _P("keep")
+        t.audit.c.id.in_(
+            select(t.audit.c.id)
+            .where(t.audit.c.id < _P("start"))
+            .order_by(t.audit.c.id)
+            .limit(_P("count"))
+        )
     )
 )
 _PUT_BLOB = Statement(_put(t.account_blob, "account_id", "digest"))
@@ -184,6 +193,12 @@ class RightsQueries(AccountQueries):
         """See `AccountReader`."""
         rows = self._sql.all(_AUDIT, before=before or _NEWEST, count=limit)
         return [AuditEntry(*row) for row in rows]
+
+    def audit_start(self, keep: int, since: int) -> int:
+        """See `AccountReader`."""
+        newest = (self._sql.one(_AUDIT_NEWEST) or (None,))[0] or 0
+        young = self._sql.one(_AUDIT_SINCE, since=since)
+        return max(newest - keep + 1, young[0] if young else newest + 1)
 
     def has_account_blob(self, account_id: int, digest: str) -> bool:
         """See `AccountReader`."""
@@ -280,9 +295,9 @@ class RightsChanges(AccountChanges, RightsQueries):
         del values["id"]
         self._sql.run(_ADD_AUDIT, **values)
 
-    def trim_audit(self, keep: int) -> None:
+    def trim_audit(self, start: int, limit: int) -> int:
         """See `AccountWriter`."""
-        self._sql.run(_TRIM_AUDIT, keep=keep)
+        return self._sql.run(_TRIM_AUDIT, start=start, count=limit)
 
     def put_account_blob(self, account_id: int, digest: str, until: int) -> None:
         """See `AccountWriter`."""

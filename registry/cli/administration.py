@@ -73,7 +73,8 @@ async def _run(
     settings: Settings, work: Callable[[Administration], Awaitable[T]], deed: Deed | None
 ) -> T:
     catalog = open_catalog(settings.database_url, settings.sqlite_path)
-    accounts, audit = Accounts(catalog, settings, time.time_ns), Audit(catalog)
+    accounts = Accounts(catalog, settings, time.time_ns)
+    audit = Audit(catalog, settings.retention, time.time_ns)
     result = "done"
     try:
         return await work(

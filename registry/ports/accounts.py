@@ -173,6 +173,12 @@ class AccountReader(Protocol):
     def audit(self, before: int, limit: int) -> list[AuditEntry]:
         """Up to `limit` entries with an id below `before` (0: the newest), newest first."""
 
+    def audit_start(self, keep: int, since: int) -> int:
+        """The id of the first entry to keep: one of the newest `keep`, and no older than `since`.
+
+        Entries are taken to be in the order of their times.
+        """
+
     def has_account_blob(self, account_id: int, digest: str) -> bool:
         """Whether the account uploaded the blob itself and the proof still holds."""
 
@@ -269,8 +275,8 @@ class AccountWriter(AccountReader, Protocol):
     def put_audit(self, entry: AuditEntry) -> None:
         """Add an entry; its `id` is chosen here."""
 
-    def trim_audit(self, keep: int) -> None:
-        """Drop the oldest entries above `keep`."""
+    def trim_audit(self, start: int, limit: int) -> int:
+        """Drop up to `limit` entries with an id below `start`, oldest first; return how many."""
 
     def put_account_blob(self, account_id: int, digest: str, until: int) -> None:
         """The account proved that it has the bytes: it sent them all."""

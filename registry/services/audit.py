@@ -1,16 +1,18 @@
 """The audit: who did what, from where, with which result. Written behind the requests."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from registry.ports.accounts import AuditEntry
 from registry.ports.catalog import Catalog, Transaction
 from registry.services.write_behind import WriteBehind
+from registry.settings import Retention
 
 _PAUSE_S = 0.25
 _WAITING = 20_000
-_KEPT = 1_000_000
+_TRIMMED = 5_000  # in one transaction
+_NS = 10**9
 _FIELD_MAX = 512
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{10,}")
 
@@ -18,8 +20,10 @@ _SECRET = re.compile(r"hf_[A-Za-z0-9]{10,}")
 class Audit:
     """The writer of entries, and their reader."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, retention: Retention, clock: Callable[[], int]) -> None:
         self._catalog = catalog
+        self._retention = retention
+        self._clock = clock
         self._behind: WriteBehind[AuditEntry] = WriteBehind(
             self._write, "audit", _PAUSE_S, _WAITING
         )
@@ -34,8 +38,12 @@ class Audit:
         return await self._catalog.scan(lambda tx: tx.audit(before, limit))
 
     async def trim(self) -> None:
-        """Keep the newest million entries."""
-        await self._catalog.write(lambda tx: tx.trim_audit(_KEPT))
+        """Drop what is older, or more, than the settings keep."""
+        keep = self._retention.audit_entries
+        since = self._clock() - self._retention.audit_s * _NS
+        start = await self._catalog.scan(lambda tx: tx.audit_start(keep, since))
+        while await self._catalog.write(lambda tx: tx.trim_audit(start, _TRIMMED)) == _TRIMMED:
+            pass
 
     async def close(self) -> None:
         """Write what is left."""

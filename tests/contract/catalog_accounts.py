@@ -350,7 +350,22 @@ class RightsContract:
         )
         older = await catalog.scan(lambda tx: tx.audit(newest[-1].id, 3))
         assert [one.at for one in older] == [5, 4, 3]
-        await catalog.write(lambda tx: tx.trim_audit(4))
+
+    async def test_old_entries_of_the_audit_are_dropped_oldest_first(
+        self, catalog: Catalog
+    ) -> None:
+        assert await catalog.scan(lambda tx: tx.audit_start(4, 7)) == 1
+        assert await catalog.write(lambda tx: tx.trim_audit(1, 99)) == 0
+        for number in range(9):
+            entry = AuditEntry(number, "", "", "", "", "", "", "")
+            await catalog.write(lambda tx, entry=entry: tx.put_audit(entry))  # type: ignore[misc]
+        ids = [one.id for one in reversed(await catalog.scan(lambda tx: tx.audit(0, 99)))]
+        for keep, since, first in [(4, 0, 5), (99, 3, 3), (4, 7, 7), (2, 3, 7), (99, -1, 0)]:
+            start = await catalog.scan(lambda tx, k=keep, s=since: tx.audit_start(k, s))  # type: ignore[misc]
+            assert max(start, ids[0]) == ids[first]
+        assert await catalog.scan(lambda tx: tx.audit_start(99, 9)) == ids[-1] + 1
+        assert await catalog.write(lambda tx: tx.trim_audit(ids[5], 3)) == 3
+        assert await catalog.write(lambda tx: tx.trim_audit(ids[5], 3)) == 2
         assert [one.at for one in await catalog.scan(lambda tx: tx.audit(0, 99))] == [8, 7, 6, 5]
 
     async def test_a_proof_of_upload_holds_for_its_time_and_account(self, catalog: Catalog) -> None:

@@ -13,6 +13,7 @@ from registry.ports.catalog import Catalog
 from registry.services.accounts import Accounts
 from registry.services.audit import Audit
 from registry.services.keys import ApiKeyWish
+from registry.settings import Retention
 from tests.support.accounts import PASSWORD, Clock, key_blob, new_accounts
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +46,8 @@ async def test_no_secret_is_left_in_files_logs_or_texts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    accounts, audit = new_accounts(accounts_catalog, clock), Audit(accounts_catalog)
+    accounts = new_accounts(accounts_catalog, clock)
+    audit = Audit(accounts_catalog, Retention(), clock)
     second = "another secret phrase"
     setup = await accounts.make_setup_code()
     await accounts.complete_setup(setup, "root", PASSWORD)
