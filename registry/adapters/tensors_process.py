@@ -99,6 +99,7 @@ class Process:
 
     def __init__(self, process: asyncio.subprocess.Process, output: int, status: int) -> None:
         self.size = self.total = self.done = 0
+        self.level = ""
         self.warnings: list[str] = []
         self._process = process
         self._output = output
@@ -201,8 +202,8 @@ class Process:
         match line:
             case {"done": int(done)}:
                 self.done = done
-            case {"plan": {"size": int(size), "read": int(total)}}:
-                self.size, self.total = size, total
+            case {"plan": {"size": int(size), "read": int(total), "level": str(level)}}:
+                self.size, self.total, self.level = size, total, level
                 self._plan.set()
             case {"warning": str(text)}:
                 self.warnings.append(text)

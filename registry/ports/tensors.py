@@ -40,6 +40,10 @@ class Making(Protocol):
         """Bytes of the file, known before the first of them."""
 
     @property
+    def level(self) -> str:
+        """What the tensors are stored as in the sources, for the most part."""
+
+    @property
     def total(self) -> int:
         """Bytes to be read from all sources."""
 

@@ -1,5 +1,7 @@
 """Facts of stored GGUF files: fetches what the header reader asks for, parses off the loop."""
 
+from typing import Protocol
+
 from anyio.to_thread import run_sync
 
 from registry.core.facts import Facts, Item, array_values
@@ -13,7 +15,18 @@ MAX_VERBOSE_ELEMENTS = 4 << 20
 _STEP = 4 << 20
 
 
-async def read_facts(opened: Opened) -> Facts:
+class Ranges(Protocol):
+    """Bytes that can be read at any place: a blob, or one on its way in."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    async def read(self, start: int, stop: int) -> bytes:
+        """Some of them."""
+
+
+async def read_facts(opened: Ranges) -> Facts:
     """Read the header of a GGUF file.
 
     Raises:

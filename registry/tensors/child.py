@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from registry.core.errors import OperationFailed, RegistryError
-from registry.core.quantize import Target, target
+from registry.core.errors import OperationFailed, RegistryError, Unsupported
+from registry.core.image import UNKNOWN
+from registry.core.quantize import Target, stored_as, target
 from registry.tensors.engine import Engine, find_engine
 from registry.tensors.files import File
 from registry.tensors.gguf_file import GgufFile, Joined
@@ -107,11 +108,15 @@ def run(job: Job, engine: Engine, status: Status) -> None:
         RegistryError: it cannot be done; nothing, or an unfinished file, was written.
     """
     wanted: Target | None = target(job.target) if job.target else None
-    source = OPENERS[job.kind](job.files, job.options, status.warn)
+    opener = OPENERS.get(job.kind)
+    if opener is None:
+        raise Unsupported("converting safetensors is not supported by this server yet")
+    source = opener(job.files, job.options, status.warn)
     kernels = Kernels(engine.library)
     made = draft(source, wanted, canonical=job.canonical)
     check(made, wanted, kernels, engine.fault)
-    status.tell(plan={"size": made.layout.size, "read": made.to_read, "tensors": len(made.wanted)})
+    level = stored_as(UNKNOWN, made.given)
+    status.tell(plan={"size": made.layout.size, "read": made.to_read, "level": level})
     writer = Writer(source, kernels, job.threads)
     writer.write(made, lambda data: _write(1, data), status.advance)
 

@@ -11,18 +11,20 @@ from registry.adapters import migrate
 from registry.adapters.blobs_fs import FileBlobStore
 from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.adapters.models_folder import FolderOnDisk
+from registry.adapters.tensors_process import TensorProcesses
 from registry.core.digest import Digest
 from registry.core.events import Event, Events
 from registry.core.layering import Recipe
 from registry.core.names import ModelName
 from registry.ports.catalog import Catalog
 from registry.services.blobs import Blobs
+from registry.services.conversions import Conversions
 from registry.services.create import Create
 from registry.services.housekeeping import Housekeeping
 from registry.services.listing import Listing
 from registry.services.manifests import Manifests
 from registry.services.models import Models
-from registry.settings import Retention
+from registry.settings import Retention, Settings
 from registry.web.answers import rfc3339
 from tests.support.gguf import SMALLEST
 
@@ -127,7 +129,10 @@ async def library(data: Path, retention: Retention | None = None) -> AsyncIterat
     housekeeping = Housekeeping(catalog, store, FolderOnDisk(data), retention, clock)
     manifests = Manifests(catalog, store, housekeeping, clock)
     models = Models(catalog, store, manifests, housekeeping, clock)
-    create = Create(manifests, models, pulls.run)
+    settings = Settings.load({}, data=data)
+    workshop = TensorProcesses(data, 2, 1 << 30)
+    conversions = Conversions(catalog, store, workshop, settings, clock)
+    create = Create(manifests, models, conversions, pulls.run)
     blobs = Blobs(catalog, store, clock=clock)
     listing = Listing(catalog, rfc3339)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registry.core.errors import OperationFailed, RequestInvalid, Unsupported, UpstreamUnknown
+from registry.core.errors import OperationFailed, RequestInvalid, UpstreamUnknown
 from registry.core.events import Done, Status
 from registry.core.gguf import Kind
 from registry.core.names import ModelName
@@ -99,8 +99,9 @@ async def test_replacing_a_model_frees_what_only_it_had(lib: Library) -> None:
         ({"origin": "base", "template": "{{ Prompt }}"}, RequestInvalid, "not defined"),
         ({"origin": "base", "license": 4}, OperationFailed, "cannot unmarshal number"),
         ({"origin": "base", "quantize": "q9_z"}, OperationFailed, "type Q9_Z - supported"),
-        ({"origin": "base", "quantize": "q4_K_M"}, Unsupported, "not supported by this server"),
-        ({"files": {"a.safetensors": "x", "config.json": "y"}}, Unsupported, "safetensors"),
+        ({"origin": "base", "quantize": "q4_K_M"}, OperationFailed, "only supported for F16, BF16"),
+        ({"files": {"a.safetensors": "x", "config.json": "y"}}, OperationFailed, "invalid digest"),
+        ({"files": {"a.safetensors": "x"}}, OperationFailed, "open config.json: no such file"),
         (
             {"origin": "x", "remote_host": "h", "draft_files": {"d.gguf": "x"}},
             RequestInvalid,
@@ -129,7 +130,7 @@ async def test_a_missing_file_is_named_by_digest_without_the_servers_path(lib: L
 
 async def test_split_files_are_refused_in_words(lib: Library) -> None:
     shard = arch("test", field("split.count", Kind.U16, 2), field("split.no", Kind.U16, 0))
-    with pytest.raises(Unsupported, match="split GGUF"):
+    with pytest.raises(OperationFailed, match="has 1 shards, expected 2"):
         await lib.make("m", files={"m-00001-of-00002.gguf": await lib.put(shard)})
 
 

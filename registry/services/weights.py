@@ -1,0 +1,307 @@
+"""From files to layers: what the files of a create are, and the work that makes models of them.
+
+A GGUF becomes a layer as it is. Quantizing, converting safetensors and joining the shards of a
+split GGUF are orders to `conversions`; what they make stays under a lease until the create is over.
+
+Source: spec ollama-api 6.3 to 6.7.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from anyio import CancelScope
+
+from registry.core import media
+from registry.core.card import Parts
+from registry.core.digest import Digest
+from registry.core.errors import DigestInvalid, GgufInvalid, OperationFailed, RequestInvalid
+from registry.core.events import Advance, Events, Status
+from registry.core.facts import Facts, Item
+from registry.core.image import ImageConfig
+from registry.core.layering import Layer, Recipe
+from registry.core.manifest import Descriptor
+from registry.core.quantize import stored_as, target
+from registry.core.quantize.targets import PLAIN
+from registry.core.shards import Group, Shard, group_of, in_order
+from registry.ports.catalog import Blob
+from registry.ports.tensors import TensorJob
+from registry.services.conversions import Conversion, Conversions, Converted, Order
+from registry.services.gguf_facts import read_facts
+from registry.services.manifests import Manifests
+from registry.services.models import shown_path
+from registry.services.rights import ANY, Permit
+
+TICK_S = 0.1
+_SHOWN_BYTES = 4 << 20
+"""Work on less is done before a line about it could be read."""
+
+_CONFIGS = {media.ADAPTER: "adapter_config.json"}
+
+
+@dataclass(slots=True)
+class Work:
+    """A create under way: what was found out so far."""
+
+    recipe: Recipe
+    permit: Permit = ANY
+    config: ImageConfig = field(default_factory=ImageConfig)
+    layers: list[Layer] = field(default_factory=list)
+    below: list[Layer] = field(default_factory=list)  # what an adapter is for
+    base: Parts | None = None
+    remote: bool = False
+    check: Callable[[], None] = lambda: None  # raises what is wrong with the rest of the request
+    holder: str = field(default_factory=lambda: f"create:{secrets.token_hex(8)}")
+    made: dict[Digest, bool] = field(default_factory=dict)  # by us; whether it was not here before
+    committed: bool = False
+
+    def target(self, media_type: str) -> str:
+        """What the request wants layers of that type quantized to, empty if nothing.
+
+        Raises:
+            OperationFailed: a type that does not exist.
+        """
+        recipe = self.recipe
+        wanted = {media.MODEL: recipe.quantize, media.DRAFT: recipe.draft_quantize}
+        name = wanted.get(media_type, "")
+        return target(name).name if name else ""
+
+
+class Weights:
+    """Use cases inside of create."""
+
+    def __init__(self, manifests: Manifests, conversions: Conversions) -> None:
+        self._catalog = manifests.catalog
+        self._store = manifests.store
+        self._conversions = conversions
+
+    async def from_files(self, work: Work, files: Mapping[str, str], media_type: str) -> Events:
+        """Add the layers that files make; `media_type` is given for drafts and adapters.
+
+        Raises:
+            RequestInvalid, OperationFailed, Unsupported: the files make no model, and why.
+        """
+        kind = await self._kind(files, work.permit)
+        if kind == "safetensors":
+            events = self._checkpoint(work, files, media_type)
+        elif kind == "gguf":
+            events = self._ggufs(work, files, media_type)
+        else:
+            raise RequestInvalid("unknown type")
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    async def quantize(self, work: Work) -> Events:
+        """Quantize those layers that are to be and are not yet.
+
+        Raises:
+            OperationFailed: a layer that is quantized already.
+        """
+        for position, layer in enumerate(work.layers):
+            wanted = work.target(layer.media_type)
+            digest, facts = layer.descriptor.digest, layer.facts
+            if not wanted or facts is None or digest in work.made:
+                continue
+            level = _checked_level(layer.media_type, facts)
+            if level == wanted:
+                continue
+            order = Order("gguf", ((_file_name(layer), digest),), wanted)
+            made: list[Converted] = []
+            async with aclosing(self._convert(work, order, made)) as events:
+                async for event in events:
+                    yield event
+            work.layers[position] = _new_layer(layer.media_type, made[0])
+
+    async def close(self, work: Work) -> None:
+        """Let go of what was made; of a create that came to nothing, delete it."""
+        if not work.made:
+            return
+        new = [digest for digest, is_new in work.made.items() if is_new]
+        with CancelScope(shield=True):
+            await self._conversions.release(work.holder, drop=[] if work.committed else new)
+
+    # GGUF
+
+    async def _ggufs(self, work: Work, files: Mapping[str, str], media_type: str) -> Events:
+        if media_type == media.ADAPTER and len(files) > 1:
+            raise RequestInvalid("only one adapter is currently supported")
+        groups: dict[Group, list[Shard]] = {}
+        for name in sorted(files):
+            yield Status("parsing GGUF")
+            work.check()
+            blob = await self.file(files[name], work.permit)
+            layer = await self._gguf_layer(name, blob, media_type)
+            assert layer.facts is not None
+            shard = Shard(name, blob.digest, layer.facts)
+            group = group_of(shard, layer.media_type)
+            if group is None:
+                work.layers.append(layer)
+            else:
+                groups.setdefault(group, []).append(shard)
+        for group, shards in groups.items():
+            async with aclosing(self._joined(work, group, shards)) as events:
+                async for event in events:
+                    yield event
+
+    async def _joined(self, work: Work, group: Group, shards: list[Shard]) -> Events:
+        ordered = in_order(group, shards)
+        wanted = work.target(group.media_type)
+        if wanted:
+            level = _checked_level(group.media_type, ordered[0].facts)
+            wanted = "" if level == wanted else wanted
+        files = tuple((shard.name, shard.digest) for shard in ordered)
+        made: list[Converted] = []
+        order = Order("gguf", files, wanted, canonical=True)
+        async with aclosing(self._convert(work, order, made)) as events:
+            async for event in events:
+                yield event
+        work.layers.append(_new_layer(group.media_type, made[0]))
+
+    async def _gguf_layer(self, name: str, blob: Blob, media_type: str) -> Layer:
+        facts = await self._facts(blob)
+        kind = media_type if media_type == media.DRAFT else facts.media_type
+        keeps_name = kind != media.MODEL or facts.has_embedded_parts
+        return Layer(Descriptor(kind, blob.digest, blob.size, name if keeps_name else ""), facts)
+
+    async def _facts(self, blob: Blob) -> Facts:
+        known = await self._catalog.read(lambda tx: tx.facts(blob.digest))
+        if known is not None:
+            return Facts.from_json(known)
+        async with await self._store.open(blob.storage_key) as opened:
+            try:
+                return await read_facts(opened)
+            except GgufInvalid as error:
+                if error.not_gguf:
+                    raise RequestInvalid("supplied file was not in GGUF format") from error
+                raise OperationFailed(str(error)) from error
+
+    # safetensors
+
+    async def _checkpoint(self, work: Work, files: Mapping[str, str], media_type: str) -> Events:
+        is_adapter = media_type == media.ADAPTER
+        yield Status("converting adapter" if is_adapter else "converting model")
+        needed = _CONFIGS.get(media_type, "config.json")
+        if needed not in files:
+            raise OperationFailed(f"open {needed}: no such file or directory")
+        work.check()
+        kind = media_type or media.MODEL
+        named = {name: (await self.file(files[name], work.permit)).digest for name in sorted(files)}
+        base = _base_values(work) if is_adapter else {}
+        job = TensorJob(
+            "adapter" if is_adapter else "checkpoint", (), work.target(kind), options=base
+        )
+        made: list[Converted] = []
+        async with aclosing(self._convert(work, Order.of(job, named), made)) as events:
+            async for event in events:
+                yield event
+        work.layers.append(_new_layer(kind, made[0]))
+
+    # all of them
+
+    async def _convert(self, work: Work, order: Order, made: list[Converted]) -> Events:
+        """Have an order carried out; what came out goes to the end of `made`."""
+        shown = -1
+        async with self._conversions.join(order, work.holder) as conversion:
+            while (found := await conversion.wait(TICK_S)) is None:
+                if conversion.total >= _SHOWN_BYTES and conversion.done != shown:
+                    shown = conversion.done
+                    yield _advance(order, conversion)
+        work.made[found.blob.digest] = found.new
+        made.append(found)
+        for text in found.warnings:
+            yield Status(text)
+        yield Status("verifying conversion")
+
+    # files
+
+    async def _kind(self, files: Mapping[str, str], permit: Permit) -> str:
+        """What the files are, by name or by the first bytes; see spec ollama-api 6.3."""
+        for name in sorted(files):
+            if name.endswith(".safetensors"):
+                return "safetensors"
+            if name.endswith(".gguf"):
+                return "gguf"
+            blob = await self._blob(files[name], permit)
+            if blob is None or not blob.size:
+                return ""
+            async with await self._store.open(blob.storage_key) as opened:
+                if await opened.read(0, min(4, blob.size)) == b"GGUF":
+                    return "gguf"
+        return ""
+
+    async def _blob(self, text: str, permit: Permit) -> Blob | None:
+        try:
+            digest = Digest.parse(text)
+        except DigestInvalid:
+            return None
+        blob = await self._catalog.read(lambda tx: tx.blob(digest))
+        return blob if await permit.allows(digest) else None
+
+    async def file(self, text: str, permit: Permit) -> Blob:
+        """The blob that a digest of the request names.
+
+        Raises:
+            OperationFailed: it is not here, or not for the caller.
+        """
+        try:
+            digest = Digest.parse(text)
+        except DigestInvalid as error:
+            raise OperationFailed(str(error)) from error
+        blob = await self._blob(text, permit)
+        if blob is None:
+            raise OperationFailed(f"open {shown_path(digest)}: no such file or directory")
+        return blob
+
+
+def _checked_level(media_type: str, facts: Facts) -> str:
+    """What the weights are stored as, if they can be quantized.
+
+    Raises:
+        OperationFailed: they were quantized before.
+    """
+    level = stored_as(facts.file_type, facts.tensors)
+    if level in PLAIN:
+        return level
+    if media_type == media.DRAFT:
+        raise OperationFailed(
+            f"draft quantization requires an unquantized draft model, got {level}"
+        )
+    raise OperationFailed("quantization is only supported for F16, BF16 and F32 models")
+
+
+def _advance(order: Order, conversion: Conversion) -> Advance:
+    """The progress line: named by the first file, which is the largest or as good as any."""
+    if order.target:
+        text = f"quantizing {conversion.level} model to {order.target}"
+    else:
+        texts = {"gguf": "validating GGUF model", "adapter": "converting adapter"}
+        text = texts.get(order.kind, "converting model")
+    digest = max(order.files, key=lambda file: file[0].endswith((".safetensors", ".gguf")))[1]
+    return Advance(text, digest, conversion.total, conversion.done)
+
+
+def _new_layer(media_type: str, made: Converted) -> Layer:
+    return Layer(Descriptor(media_type, made.blob.digest, made.blob.size), made.facts)
+
+
+def _file_name(layer: Layer) -> str:
+    return layer.descriptor.origin or "model"
+
+
+def _base_values(work: Work) -> dict[str, Item | tuple[Item, ...]]:
+    """The metadata of the model that an adapter is for, as far as it is short.
+
+    Raises:
+        RequestInvalid: there is none.
+    """
+    for layer in work.below:
+        if layer.media_type == media.MODEL and layer.facts is not None:
+            values = layer.facts.values.items()
+            return {
+                key: value
+                for key, value in values
+                if isinstance(value, int | float | str | tuple) and not key.startswith("tokenizer.")
+            }
+    raise RequestInvalid("no base model was found")
