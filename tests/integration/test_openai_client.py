@@ -64,10 +64,10 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 
 
 async def test_models(place: Place) -> None:
-    assert [model.id async for model in place.client.models.list()] == [
+    assert {model.id async for model in place.client.models.list()} == {
         "tiny:latest",
         "base:latest",
-    ]
+    }
     assert (await place.client.models.retrieve("tiny")).owned_by == "library"
 
 
@@ -170,9 +170,7 @@ async def test_responses(place: Place) -> None:
     assert whole.usage is not None
     assert whole.usage.total_tokens == 5
     async with place.client.responses.stream(model=MODEL, input="hi") as stream:
-        texts = [
-            event.delta async for event in stream if event.type == "response.output_text.delta"
-        ]
+        events = [event async for event in stream]
         final = await stream.get_final_response()
     said = [event.delta for event in events if event.type == "response.output_text.delta"]
     assert said == ["Hel", "lo"]
