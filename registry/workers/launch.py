@@ -1,0 +1,133 @@
+"""What a runner is started with, as settings of our own child and as a llama-server's arguments.
+
+Source: spec inference-and-gguf 2.1; ollama-api 18.1.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from registry.ports.workers import RunnerOptions
+
+_PLAIN_TEMPLATE = "chatml"
+"""A placeholder where prompts come rendered: the file's own might not even parse."""
+_PROMPT_CACHE_MIB = 64
+_SPARE_THREADS = 4  # of the runner's HTTP, beside one for each slot: tokenizing, health
+_PASSED_ON = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT", "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "HSA_OVERRIDE_GFX_VERSION", "NVIDIA_VISIBLE_DEVICES",
+)  # fmt: skip
+_PREFIXES = ("CUDA_", "HIP_", "ROCR_", "GGML_", "GPU_", "OMP_", "KMP_")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How every runner of a node is started: who listens where, on how many cores.
+
+    `socket` is a path that ends in `.sock`. `memory_lines` makes the engine tell its buffers.
+    """
+
+    socket: str
+    api_key: str
+    threads: int
+    cache_type: str = "f16"
+    flash_attention: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Paths of what the runner opens."""
+
+    model: str
+    adapters: tuple[str, ...] = ()
+    projector: str = ""
+
+
+def runner_settings(files: Files, options: RunnerOptions, place: Place) -> dict[str, Any]:
+    """What `registry/workers/runner.py` reads from its standard input."""
+    threads = options.num_thread or place.threads
+    batch = _batch(options)
+    settings: dict[str, Any] = {
+        "model": files.model,
+        "adapters": list(files.adapters),
+        "projector": files.projector,
+        "socket": place.socket,
+        "api_key": place.api_key,
+        "threads": threads,
+        "http_threads": options.parallel + _SPARE_THREADS,
+        "cache_type": place.cache_type.upper(),
+        "flash_attention": place.flash_attention,
+        "n_ctx": options.num_ctx * options.parallel,
+        "n_parallel": options.parallel,
+        "n_batch": batch,
+        "n_ubatch": batch,
+        "n_gpu_layers": options.num_gpu,
+        "main_gpu": options.main_gpu,
+        "use_mmap": options.use_mmap,
+        "embedding": options.embedding,
+        "jinja": options.jinja,
+        "chat_template": _chat_template(options),
+        "prompt_cache_mib": _PROMPT_CACHE_MIB,
+    }
+    return settings
+
+
+def server_arguments(files: Files, options: RunnerOptions, place: Place) -> list[str]:
+    """The same for a `llama-server` program; its API key goes by environment."""
+    threads = options.num_thread or place.threads
+    batch = str(_batch(options))
+    line = [
+        "--model", files.model, "--host", place.socket, "--no-webui", "--offline",
+        "-c", str(options.num_ctx * options.parallel), "-np", str(options.parallel),
+        "-b", batch, "-ub", batch, "-t", str(threads), "--no-warmup", "--log-verbosity", "4",
+        "--threads-http", str(options.parallel + _SPARE_THREADS),
+        "--cache-type-k", place.cache_type, "--cache-type-v", place.cache_type,
+        "--flash-attn", place.flash_attention, "--cache-ram", str(_PROMPT_CACHE_MIB), "--metrics",
+    ]  # fmt: skip
+    for path in files.adapters:
+        line += ["--lora", path]
+    if files.projector:
+        line += ["--mmproj", files.projector]
+    if options.embedding:
+        line += ["--embedding"]
+    if options.num_gpu >= 0:
+        line += ["-ngl", str(options.num_gpu)]
+    if options.main_gpu is not None:
+        line += ["--split-mode", "none", "--main-gpu", str(options.main_gpu)]
+    if options.use_mmap is False:
+        line += ["--no-mmap"]
+    template = _chat_template(options)
+    if template:
+        line += ["--chat-template", template]
+    return [*line, "--jinja" if options.jinja else "--no-jinja"]
+
+
+def runner_environment(
+    environ: Mapping[str, str], python_path: str, *, dedicated: bool
+) -> dict[str, str]:
+    """What of our environment a runner gets: what the engine needs, none of our secrets.
+
+    Unless the machine is `dedicated`, the engine's threads sleep while they wait for one another:
+    beside one other busy process, spinning made it thirty times slower.
+    """
+    passed = {
+        key: value
+        for key, value in environ.items()
+        if key in _PASSED_ON or key.startswith(_PREFIXES)
+    }
+    if not dedicated:
+        passed["OMP_WAIT_POLICY"] = "PASSIVE"
+    return {**passed, "PYTHONPATH": python_path, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _batch(options: RunnerOptions) -> int:
+    """Tokens of one step. Vectors are made of a whole text at once: it must fit in."""
+    if options.embedding:
+        return max(1, options.num_ctx * options.parallel)
+    return max(1, min(options.num_batch, options.num_ctx * options.parallel))
+
+
+def _chat_template(options: RunnerOptions) -> str:
+    if options.jinja:
+        return options.chat_template or ""
+    return _PLAIN_TEMPLATE

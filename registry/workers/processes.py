@@ -1,0 +1,247 @@
+"""A runner's process, seen from the worker: started, listened to, stopped.
+
+Its standard error is read line by line: the last ones are kept, those that tell why a load failed
+are found among them, and those about buffers are summed up.
+
+Source: spec inference-and-gguf 2.1.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from registry.adapters.llama_frames import without_paths
+from registry.adapters.runner_wire import RunnerWire
+from registry.core.errors import WorkerLost
+
+_LINES = 200
+_LINE_BYTES = 4096
+_STOP_S = 5.0
+_POLL_S = 0.05
+_BUFFER = re.compile(r"(\S+): +(\S+) (?:model|KV|compute|output|RS) buffer size = +([\d.]+) MiB")
+_ERROR = re.compile(r"^(?:[\d.]+ )?E (?:[\w~]+: *)?(.*)")
+_REASON = re.compile(r"error loading model: *(.*)|error: *(.*)", re.IGNORECASE)
+_MEMORY = re.compile(
+    r"out of memory|failed to allocate|unable to allocate|cannot allocate|cudaMalloc failed"
+    r"|ErrorOutOfDeviceMemory|failed to reserve|std::bad_alloc",
+    re.IGNORECASE,
+)
+_CPU_BUFFERS = re.compile(r"^(CPU.*|BLAS|.*_Host)$")
+_KILLED = -9  # what the kernel does when memory runs out
+
+
+@dataclass(slots=True)
+class Log:
+    """The last lines a runner wrote, and the buffers it told of, in bytes."""
+
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LINES))
+    size: int = 0
+    size_vram: int = 0
+    n_ctx: int = 0
+
+    def add(self, line: str) -> None:
+        """Take a line."""
+        self.lines.append(line)
+        found = _BUFFER.search(line)
+        if found:
+            size = int(float(found[3]) * (1 << 20))
+            self.size += size
+            if not _CPU_BUFFERS.match(found[2]):
+                self.size_vram += size
+
+    @property
+    def errors(self) -> list[str]:
+        """What the engine called errors, without names of files."""
+        found = (_ERROR.match(line) for line in self.lines)
+        return [without_paths(match[1]).strip() for match in found if match]
+
+    @property
+    def reason(self) -> str:
+        """The sentence that best tells what went wrong; empty if none does."""
+        errors = self.errors
+        for line in errors:
+            if _MEMORY.search(line):
+                return line
+        for line in errors:
+            told = _REASON.search(line)
+            if told:
+                return (told[1] or told[2]).strip()
+        if errors:
+            return errors[-1]
+        return next((line for line in reversed(self.lines) if "GGML_ASSERT" in line), "")
+
+    @property
+    def no_memory(self) -> bool:
+        """Whether it ran out of memory."""
+        return any(_MEMORY.search(line) for line in self.errors)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A line of settings for a new runner. `wire` reaches what it will listen on."""
+
+    settings: Mapping[str, object]
+    environment: Mapping[str, str]
+    wire: RunnerWire
+    timeout_s: float | None
+
+
+class LoadFailed(Exception):
+    """A runner that did not get ready. The text is the engine's; `no_memory` if that was it."""
+
+    def __init__(self, message: str, *, no_memory: bool) -> None:
+        super().__init__(message)
+        self.no_memory = no_memory
+
+
+class Child:
+    """A running child process. Made by `launch`; `stop` must be called in the end."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.log = Log()
+        self._process = process
+        self._reading = asyncio.create_task(self._read_errors())
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._process.returncode is not None
+
+    async def wait(self) -> int:
+        """Its exit code, once it has ended and all it had to say was read."""
+        code = await self._process.wait()
+        await asyncio.shield(self._reading)
+        return code
+
+    async def answer(self) -> str:
+        """The first line of its output; empty when it ends without one."""
+        assert self._process.stdout is not None
+        try:
+            return (await self._process.stdout.readline()).decode("utf-8", "replace")
+        except ValueError:  # a line without end
+            return ""
+
+    def kill(self) -> None:
+        """End it at once."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def stop(self) -> None:
+        """Ask it to end, by closing its input and by a signal; after five seconds it is killed."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_S):
+                await self.wait()
+                return
+        self.kill()
+        await self.wait()
+
+    async def _read_errors(self) -> None:
+        assert self._process.stderr is not None
+        rest = b""
+        while chunk := await self._process.stderr.read(1 << 16):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self.log.add(line[:_LINE_BYTES].decode("utf-8", "replace"))
+            rest = rest[:_LINE_BYTES]
+        if rest:
+            self.log.add(rest.decode("utf-8", "replace"))
+
+
+async def launch(start: Start) -> Child:
+    """Start a runner and wait until it has its model loaded.
+
+    Raises:
+        LoadFailed: it did not, in its own words.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *_command(),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=dict(start.environment),
+            cwd="/",
+            start_new_session=True,  # Ctrl-C is for the worker, which stops its runners in order
+        )
+    except OSError as error:
+        raise LoadFailed(f"no runner can be started: {error.strerror}", no_memory=False) from error
+    child = Child(process)
+    try:
+        await _ready(child, process, start)
+    except BaseException:
+        child.kill()
+        await asyncio.shield(child.wait())
+        raise
+    return child
+
+
+def _command() -> Sequence[str]:
+    return (sys.executable, "-P", "-m", "registry.workers.runner")
+
+
+async def _ready(child: Child, process: asyncio.subprocess.Process, start: Start) -> None:
+    assert process.stdin is not None
+    line = json.dumps({**start.settings, "parent": os.getpid()}).encode() + b"\n"
+    with contextlib.suppress(ConnectionError):  # it has ended already: its answer tells
+        process.stdin.write(line)
+        await process.stdin.drain()
+    try:
+        async with asyncio.timeout(start.timeout_s):
+            if start.settings.get("program"):
+                await _healthy(child, start.wire)
+            else:
+                await _said(child)
+    except TimeoutError as error:
+        raise LoadFailed("timed out waiting for the model to load", no_memory=False) from error
+
+
+async def _said(child: Child) -> None:
+    """Wait for the line by which our own runner says that it is ready."""
+    try:
+        said = json.loads(await child.answer() or "{}")
+    except ValueError:
+        said = {}
+    if "address" in said:
+        return
+    if "error" not in said:
+        raise await _failure(child, "the runner ended while it loaded the model")
+    raise await _failure(child, str(said["error"]))
+
+
+async def _healthy(child: Child, wire: RunnerWire) -> None:
+    """Ask until it says that it is ready: a llama-server has no line for us."""
+    while True:
+        if child.ended:
+            raise await _failure(child, "the runner ended while it loaded the model")
+        with contextlib.suppress(WorkerLost):
+            reply = await wire.send("GET", "/health")
+            await reply.close()
+            if reply.status == 200:
+                return
+        await asyncio.sleep(_POLL_S)
+
+
+async def _failure(child: Child, otherwise: str) -> LoadFailed:
+    """Why it ended; its last lines come just before its end."""
+    child_ended = asyncio.create_task(child.wait())
+    done, _ = await asyncio.wait({child_ended}, timeout=_STOP_S)
+    if not done:
+        child.kill()
+    code = await child_ended
+    reason = child.log.reason or otherwise
+    return LoadFailed(reason, no_memory=child.log.no_memory or code == _KILLED)
