@@ -9,12 +9,15 @@ from typing import Any
 
 from registry.core.convert.documents import CheckpointInvalid, shown
 from registry.core.convert.files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
     INDEX,
     Folder,
     are_pickles,
     check_names,
     wanted,
 )
+from registry.core.convert.lora import Base, convert_adapter
 from registry.core.convert.model import convert_model
 from registry.core.convert.plan import Conversion
 from registry.core.convert.safetensors import (
@@ -108,3 +111,22 @@ def _header(file: File) -> tuple[Stored, ...]:
     prefix = file.read(0, min(PREFIX.size, file.size))
     length = header_length(prefix, file.size, file.name)
     return parse_header(file.read(PREFIX.size, PREFIX.size + length), file.size, file.name)
+
+
+def open_adapter(files: Sequence[File], options: Options, warn: Callable[[str], None]) -> Converted:
+    """A LoRA adapter. `options["base"]` tells of the GGUF that it is for.
+
+    Its `architecture`, its numbers as `values` and the names of its `tensors`.
+
+    Raises:
+        CheckpointInvalid: it cannot be converted, or is not for this base.
+    """
+    named = _by_name(files)
+    folder = read_folder(named)
+    weights = next((name for name in ADAPTER_WEIGHTS if name in named), None)
+    if weights is None:
+        raise CheckpointInvalid(f"no {ADAPTER_WEIGHTS[0]} beside {ADAPTER_CONFIG}")
+    told = options["base"]
+    base = Base(told["architecture"], told["values"], frozenset(told["tensors"]))
+    tensors = unite([_header(named[weights])])
+    return Converted(convert_adapter(folder, tensors, base), named)

@@ -10,7 +10,7 @@ from typing import Any
 from registry.core.convert.documents import CheckpointInvalid, shown
 from registry.core.convert.files import Folder
 from registry.core.convert.plan import KeyValue, array, flag, text, u32
-from registry.core.convert.tokenizer.vocabulary import TokenizerJson, Vocabulary
+from registry.core.convert.tokenizer.vocabulary import TokenizerJson, TokenType, Vocabulary
 from registry.core.gguf import Kind
 
 _KEYS = {
@@ -41,6 +41,8 @@ def special_keys(
             number = _first_id(f"{name}_token_id", config, generation, len(vocabulary.tokens))
         if number is not None:
             found[name] = number
+    if "unk" not in found and (unknown := _unknown(vocabulary)) is not None:
+        found["unk"] = unknown
     if encodes and vocabulary.model == "bert" and "cls" in found:
         found["bos"] = found["cls"]  # without it the engine takes 101, which is right by chance
     for name, number in found.items():
@@ -81,6 +83,12 @@ def _first_id(
 def _ids(value: Any, size: int) -> list[int]:
     listed = value if isinstance(value, list) else [value]
     return [item for item in listed[:_MAX_ENDS] if type(item) is int and 0 <= item < size]
+
+
+def _unknown(vocabulary: Vocabulary) -> int | None:
+    """The token whose type says so: for some algorithms the engine assumes another than 0."""
+    numbers = range(len(vocabulary.tokens))
+    return next((n for n in numbers if vocabulary.tokens[n].type is TokenType.UNKNOWN), None)
 
 
 def _end_keys(
