@@ -62,6 +62,8 @@ from registry.web.hot import Hot, Proof
 from registry.web.proxies import Forwarded
 from registry.web.resources import not_found
 from registry.web.urls import own_names
+from registry.workers.engine import find_engine
+from registry.workers.local import local_node
 
 log = structlog.get_logger()
 _NS = 1_000_000_000
@@ -185,6 +187,8 @@ async def _lifespan(services: Services) -> AsyncIterator[None]:
             await services.housekeeping.purge()
         await services.housekeeping.finish()
         await services.router.close()
+        for worker in services.router.workers():
+            await worker.close()
         await services.accounts.close()
         await services.audit.close()
         await services.catalog.close()
@@ -217,7 +221,26 @@ def serve(settings: Settings, ready: Callable[[int, str | None], None]) -> None:
     logs.configure(settings.log_level, json=settings.log_json)
     prepare(settings)
     code = asyncio.run(_setup_code(settings))
-    run_server(lambda: application(build(settings)), settings, lambda port: ready(port, code))
+
+    def make() -> ASGIApp:
+        services = build(settings)
+        add_local_worker(services)
+        return application(services)
+
+    run_server(make, settings, lambda port: ready(port, code))
+
+
+def add_local_worker(services: Services) -> None:
+    """Let this process run models too, if it is to and can; if it cannot, say why."""
+    wanted = services.settings.worker
+    if wanted.local == "off":
+        return
+    engine = find_engine(wanted.engine)
+    if engine.problem:
+        log.warning("models cannot be run on this server", reason=engine.problem)
+        services.router.excuse(engine.problem)
+        return
+    services.router.add(local_node(wanted, engine, services.catalog, services.store))
 
 
 async def _setup_code(settings: Settings) -> str | None:
