@@ -86,6 +86,7 @@ class ChatCompletionRequest(OpenAiRequest):
     stream: bool = False
     stream_options: Mapping[str, Any] | None = None
     max_tokens: int | None = None
+    max_completion_tokens: int | None = None
     seed: int | None = None
     stop: Any = None
     temperature: float | None = None
@@ -158,8 +159,9 @@ class ChatCompletionRequest(OpenAiRequest):
 
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {} if self.stop is None else _stops(self.stop)
+        limit = self.max_completion_tokens if self.max_tokens is None else self.max_tokens
         given = {
-            "num_predict": self.max_tokens,
+            "num_predict": limit,
             "temperature": 1.0 if self.temperature is None else self.temperature,
             "seed": self.seed,
             "frequency_penalty": self.frequency_penalty,
@@ -198,7 +200,7 @@ ChatCompletionRequest.SCHEMA = Struct(
         "stream_options",
         Ptr(Struct("openai.StreamOptions", dict, Field("include_usage", FLAG))),
     ),
-    *fields("max_tokens", "seed", of=Ptr(Int())),
+    *fields("max_tokens", "max_completion_tokens", "seed", of=Ptr(Int())),
     Field("stop", _ANY),
     *fields("temperature", "frequency_penalty", "presence_penalty", "top_p", of=Ptr(Float())),
     Field(

@@ -166,6 +166,19 @@ def test_requests_that_cannot_be_are_refused(body: dict[str, Any], message: str)
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("told", "limit"),
+    [
+        ({"max_completion_tokens": 7}, 7),  # what newer clients send
+        ({"max_completion_tokens": 7, "max_tokens": 5}, 5),
+    ],
+)
+def test_the_newer_name_of_the_token_limit_counts_too(told: dict[str, int], limit: int) -> None:
+    request = chat(model="m", messages=[{"role": "user", "content": "x"}], **told)
+    assert request.options is not None
+    assert request.options["num_predict"] == limit
+
+
 def complete(**body: Any) -> CompletionRequest:
     return CompletionRequest.from_json(json.dumps(body).encode())
 
