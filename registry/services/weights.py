@@ -15,10 +15,11 @@ from anyio import CancelScope
 
 from registry.core import media
 from registry.core.card import Parts
+from registry.core.convert.files import are_pickles, check_names, needed
 from registry.core.digest import Digest
 from registry.core.errors import DigestInvalid, GgufInvalid, OperationFailed, RequestInvalid
 from registry.core.events import Advance, Events, Status
-from registry.core.facts import Facts, Item
+from registry.core.facts import Facts
 from registry.core.image import ImageConfig
 from registry.core.layering import Layer, Recipe
 from registry.core.manifest import Descriptor
@@ -87,6 +88,8 @@ class Weights:
             events = self._checkpoint(work, files, media_type)
         elif kind == "gguf":
             events = self._ggufs(work, files, media_type)
+        elif are_pickles(files):
+            raise RequestInvalid("pickle files are not supported; convert to safetensors")
         else:
             raise RequestInvalid("unknown type")
         async with aclosing(events):
@@ -182,13 +185,15 @@ class Weights:
     async def _checkpoint(self, work: Work, files: Mapping[str, str], media_type: str) -> Events:
         is_adapter = media_type == media.ADAPTER
         yield Status("converting adapter" if is_adapter else "converting model")
-        needed = _CONFIGS.get(media_type, "config.json")
-        if needed not in files:
-            raise OperationFailed(f"open {needed}: no such file or directory")
+        config = _CONFIGS.get(media_type, "config.json")
+        if config not in files:
+            raise OperationFailed(f"open {config}: no such file or directory")
         work.check()
         kind = media_type or media.MODEL
-        named = {name: (await self.file(files[name], work.permit)).digest for name in sorted(files)}
-        base = _base_values(work) if is_adapter else {}
+        check_names(files)
+        names = needed(files)
+        named = {name: (await self.file(files[name], work.permit)).digest for name in names}
+        base = _base(work) if is_adapter else {}
         job = TensorJob(
             "adapter" if is_adapter else "checkpoint", (), work.target(kind), options=base
         )
@@ -290,8 +295,8 @@ def _file_name(layer: Layer) -> str:
     return layer.descriptor.origin or "model"
 
 
-def _base_values(work: Work) -> dict[str, Item | tuple[Item, ...]]:
-    """The metadata of the model that an adapter is for, as far as it is short.
+def _base(work: Work) -> dict[str, object]:
+    """The metadata of the model that an adapter is for, as far as it is short, and its tensors.
 
     Raises:
         RequestInvalid: there is none.
@@ -299,9 +304,10 @@ def _base_values(work: Work) -> dict[str, Item | tuple[Item, ...]]:
     for layer in work.below:
         if layer.media_type == media.MODEL and layer.facts is not None:
             values = layer.facts.values.items()
-            return {
+            told = {
                 key: value
                 for key, value in values
                 if isinstance(value, int | float | str | tuple) and not key.startswith("tokenizer.")
             }
+            return {"values": told, "tensors": [tensor.name for tensor in layer.facts.tensors]}
     raise RequestInvalid("no base model was found")

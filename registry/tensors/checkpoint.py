@@ -114,9 +114,7 @@ def _header(file: File) -> tuple[Stored, ...]:
 
 
 def open_adapter(files: Sequence[File], options: Options, warn: Callable[[str], None]) -> Converted:
-    """A LoRA adapter. `options["base"]` tells of the GGUF that it is for.
-
-    Its `architecture`, its numbers as `values` and the names of its `tensors`.
+    """A LoRA adapter. The options tell of the GGUF that it is for: its `values` and `tensors`.
 
     Raises:
         CheckpointInvalid: it cannot be converted, or is not for this base.
@@ -126,7 +124,6 @@ def open_adapter(files: Sequence[File], options: Options, warn: Callable[[str], 
     weights = next((name for name in ADAPTER_WEIGHTS if name in named), None)
     if weights is None:
         raise CheckpointInvalid(f"no {ADAPTER_WEIGHTS[0]} beside {ADAPTER_CONFIG}")
-    told = options["base"]
-    base = Base(told["architecture"], told["values"], frozenset(told["tensors"]))
+    base = Base(options["values"], frozenset(options["tensors"]))
     tensors = unite([_header(named[weights])])
     return Converted(convert_adapter(folder, tensors, base), named)

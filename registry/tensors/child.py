@@ -26,6 +26,7 @@ from typing import Any, Self
 from registry.core.errors import OperationFailed, RegistryError, Unsupported
 from registry.core.image import UNKNOWN
 from registry.core.quantize import Target, stored_as, target
+from registry.tensors.checkpoint import open_adapter, open_checkpoint
 from registry.tensors.engine import Engine, find_engine
 from registry.tensors.files import File
 from registry.tensors.gguf_file import GgufFile, Joined
@@ -97,7 +98,11 @@ def _open_gguf(files: Sequence[File], options: Options, warn: Callable[[str], No
 
 
 Opener = Callable[[Sequence[File], Options, Callable[[str], None]], Source]
-OPENERS: dict[str, Opener] = {"gguf": _open_gguf}
+OPENERS: dict[str, Opener] = {
+    "gguf": _open_gguf,
+    "checkpoint": open_checkpoint,
+    "adapter": open_adapter,
+}
 """How the files of a kind of job become a source."""
 
 

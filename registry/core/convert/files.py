@@ -33,7 +33,7 @@ LIMITS = {
 _POOLING = re.compile(r"[0-9]{1,3}_Pooling/config\.json")
 _POOLING_LIMIT = 1 << 20
 _PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl", ".pickle")
-_MAX_FILES = 10_000
+_MAX_FILES = 1000
 _MAX_NAME = 255
 
 
@@ -50,6 +50,13 @@ def check_names(names: Iterable[str]) -> None:
             raise CheckpointInvalid(f"the file name {shown(name)!r} is not accepted")
         if count >= _MAX_FILES:
             raise CheckpointInvalid(f"more than {_MAX_FILES} files")
+
+
+def needed(names: Iterable[str]) -> list[str]:
+    """Those files that a conversion may read, in order."""
+    names = sorted(names)
+    small = wanted(names)
+    return [name for name in names if name in small or name.endswith(".safetensors")]
 
 
 def are_pickles(names: Iterable[str]) -> bool:

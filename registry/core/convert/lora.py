@@ -52,11 +52,15 @@ _KEYS = {  # of the base's GGUF: what the family's rules ask a config for
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The model that an adapter is for: its architecture, its GGUF's numbers and tensors' names."""
+    """The model that an adapter is for: its GGUF's values and the names of its tensors."""
 
-    architecture: str
     values: Mapping[str, Any]
     tensors: frozenset[str]
+
+    @property
+    def architecture(self) -> str:
+        """The base's architecture."""
+        return str(self.values.get("general.architecture", "unknown"))
 
     @property
     def family(self) -> Family:
