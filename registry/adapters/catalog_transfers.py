@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, delete, select, update
 from registry.adapters import tables as t
 from registry.adapters.statements import Insert, Queries, Row, Statement, digest_of
 from registry.core.digest import Digest
-from registry.ports.catalog import Fetch, Part, Upload
+from registry.ports.transfers import Fetch, Part, Upload
 
 _P = bindparam
 Inserter = Callable[[Any], Insert]

@@ -15,12 +15,13 @@ Times are integer nanoseconds since the epoch, UTC; sizes are bytes.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from registry.core.digest import Digest
 from registry.core.names import ModelName, RepositoryName
 from registry.ports.accounts import AccountReader, AccountWriter
+from registry.ports.transfers import TransferReader, TransferWriter
 
 T = TypeVar("T")
 
@@ -106,29 +107,6 @@ class ModelChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
-    """An upload session. Source: spec registry-protocol 2.6.
-
-    `offset` is the number of bytes accepted; `last_first` and `last_length` tell the last chunk, so
-    that its exact replay is known. `state` goes `open` → `done`; `result` is the digest it became.
-    """
-
-    id: str
-    repository_id: int
-    storage_key: str
-    created_at: int
-    expires_at: int
-    offset: int = 0
-    last_first: int = 0
-    last_length: int = 0
-    last_sha256: str = ""  # hex digest of the last chunk's bytes
-    declared_digest: str = ""
-    state: str = "open"
-    result: str = ""
-    subject: str = ""  # who began it, and alone may go on; empty without authentication
-
-
-@dataclass(frozen=True, slots=True)
 class Freed:
     """Bytes that nothing refers to any more: `key` is to be deleted from the store, then `forget`.
 
@@ -148,31 +126,7 @@ class FolderChange:
     body: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A byte range `[start, stop)` of a blob being fetched; its first `done` bytes are on disk.
-
-    `sha256` is the hex digest of the whole part as it was received, once it is complete.
-    """
-
-    start: int
-    stop: int
-    done: int
-    sha256: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Fetch:
-    """A blob being fetched from another registry: survives restarts, so that a pull resumes."""
-
-    digest: Digest
-    size: int
-    storage_key: str
-    updated_at: int
-    parts: tuple[Part, ...] = field(default=())
-
-
-class Reader(AccountReader, Protocol):
+class Reader(AccountReader, TransferReader, Protocol):
     """What a read function may ask. Absent things are None or empty, never an error."""
 
     # names
@@ -239,25 +193,9 @@ class Reader(AccountReader, Protocol):
     def facts(self, digest: Digest) -> bytes | None:
         """What is known of a blob's content, as `put_facts` got it."""
 
-    # transfers
-    def upload(self, upload_id: str) -> Upload | None:
-        """A session by id, expired or not."""
-
-    def fetch(self, digest: Digest) -> Fetch | None:
-        """The unfinished fetch of a blob."""
-
     # housekeeping
     def unreferenced(self, used_before: int, now: int, limit: int) -> list[Blob]:
         """Blobs that no manifest, link or lease holds and that were last used before then."""
-
-    def expired_uploads(self, now: int, limit: int) -> list[Upload]:
-        """Sessions whose `expires_at` has passed."""
-
-    def stale_fetches(self, updated_before: int, limit: int) -> list[Fetch]:
-        """Fetches that nobody has gone on with since then."""
-
-    def incoming_keys(self) -> frozenset[str]:
-        """The storage keys of open upload sessions and of unfinished fetches."""
 
     def freed(self, limit: int) -> list[Freed]:
         """Bytes to delete from the store."""
@@ -272,7 +210,7 @@ class Reader(AccountReader, Protocol):
         """A secret shared by all replicas, such as the key of direct URLs."""
 
 
-class Transaction(Reader, AccountWriter, Protocol):
+class Transaction(Reader, AccountWriter, TransferWriter, Protocol):
     """What a write function may do besides. Everything becomes visible at once, or nothing."""
 
     def put_repository(self, name: RepositoryName) -> Repository:
@@ -370,21 +308,6 @@ class Transaction(Reader, AccountWriter, Protocol):
 
     def forget_folder_changes(self, up_to_id: int) -> None:
         """The models folder is up to date with every change up to that id."""
-
-    def put_upload(self, upload: Upload) -> None:
-        """Add a session or overwrite its row."""
-
-    def advance_upload(self, upload: Upload, from_offset: int) -> bool:
-        """Store the row if the session is still open at `from_offset`; False if it is not."""
-
-    def delete_upload(self, upload_id: str) -> None:
-        """Remove a session."""
-
-    def put_fetch(self, fetch: Fetch) -> None:
-        """Add a fetch, or overwrite it and its parts."""
-
-    def delete_fetch(self, digest: Digest) -> None:
-        """The fetch is finished or given up."""
 
     def put_secret(self, name: str, value: bytes) -> bytes:
         """Keep a secret unless there is one; return the one that holds."""

@@ -29,7 +29,8 @@ from registry.core.errors import (
 from registry.core.parts import split
 from registry.core.retries import pause_s
 from registry.ports.blobs import BlobStore, Incoming
-from registry.ports.catalog import Catalog, Fetch, Part, Transaction
+from registry.ports.catalog import Catalog, Transaction
+from registry.ports.transfers import Fetch, Part
 from registry.ports.upstream import RemoteBlob, Stream, Upstream
 from registry.services.pieces import BLOCK, Pace, Piece
 from registry.settings import Settings

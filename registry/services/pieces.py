@@ -8,7 +8,7 @@ from anyio import to_thread
 
 from registry.core.errors import UpstreamBusy
 from registry.ports.blobs import Incoming
-from registry.ports.catalog import Part
+from registry.ports.transfers import Part
 
 BLOCK = 1 << 20
 """Bytes that are hashed and written at once: a thread hop for each socket read is dear."""

@@ -30,7 +30,8 @@ from registry.core.errors import (
 )
 from registry.core.names import RepositoryName
 from registry.ports.blobs import Body, Incoming
-from registry.ports.catalog import Blob, Reader, Transaction, Upload
+from registry.ports.catalog import Blob, Reader, Transaction
+from registry.ports.transfers import Upload
 from registry.services.blobs import Blobs, is_empty
 from registry.services.upload_turns import HashingSink, LiveSession, LiveSessions
 

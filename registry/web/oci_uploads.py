@@ -11,7 +11,7 @@ from registry.core.digest import Digest
 from registry.core.errors import DigestInvalid, RegistryError, SizeInvalid, UploadOutOfOrder
 from registry.core.names import RepositoryName
 from registry.core.ranges import Span, chunk, so_far
-from registry.ports.catalog import Upload
+from registry.ports.transfers import Upload
 from registry.services.blobs import is_empty
 from registry.services.uploads import Chunk
 from registry.web import auth

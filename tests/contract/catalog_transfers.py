@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from registry.ports.catalog import Catalog, Fetch, Part, Transaction, Upload
+from registry.ports.catalog import Catalog, Transaction
+from registry.ports.transfers import Fetch, Part, Upload
 from tests.support.catalog_rows import digest, push
 
 

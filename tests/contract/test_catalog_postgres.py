@@ -13,7 +13,8 @@ import pytest
 from registry.adapters.catalog_postgres import PostgresCatalog
 from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.core.errors import Conflict, Unavailable
-from registry.ports.catalog import Catalog, Transaction, Upload
+from registry.ports.catalog import Catalog, Transaction
+from registry.ports.transfers import Upload
 from tests.contract.catalog import CatalogContract
 from tests.support.catalog_rows import digest, put_blob, put_model
 from tests.support.postgres import PostgresServer

@@ -18,7 +18,8 @@ from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.adapters.catalog_sqlite import SqliteCatalog
 from registry.adapters.sqlite_writer import SqliteDatabase
 from registry.core.errors import Conflict, StorageFull, Unavailable, Unsupported
-from registry.ports.catalog import Catalog, Reader, Transaction, Upload
+from registry.ports.catalog import Catalog, Reader, Transaction
+from registry.ports.transfers import Upload
 from tests.contract.catalog import CatalogContract
 from tests.support.catalog_rows import digest, put_blob, put_model
 
@@ -206,9 +207,7 @@ class TestFailures:
                 open_catalog("", path)
             assert str(tmp_path) not in str(caught.value)
 
-    @pytest.mark.parametrize(
-        "url", ["nonsense", "sqlite://", "sqlite:///:memory:", "mysql://h/d"]
-    )
+    @pytest.mark.parametrize("url", ["nonsense", "sqlite://", "sqlite:///:memory:", "mysql://h/d"])
     def test_a_url_of_another_kind_is_refused(self, url: str, tmp_path: Path) -> None:
         with pytest.raises(Unsupported):
             open_catalog(url, tmp_path / "registry.db")

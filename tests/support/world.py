@@ -11,7 +11,8 @@ from registry.core.digest import Digest
 from registry.core.errors import SizeInvalid, StorageFull
 from registry.core.names import RepositoryName
 from registry.ports.blobs import Incoming, Sink
-from registry.ports.catalog import Catalog, Upload
+from registry.ports.catalog import Catalog
+from registry.ports.transfers import Upload
 from registry.services.blobs import Blobs, Lives
 from registry.services.uploads import NS, Chunk, UploadLimits, Uploads
 
