@@ -25,12 +25,12 @@ class Engine:
     fault: str = ""
 
 
-def find_engine(package: str = PACKAGE) -> Engine:
+def find_engine(package: str = PACKAGE, cpuinfo: Path = _CPUINFO) -> Engine:
     """Load the library, if it is installed and can run here."""
     path = _library_file(package)
     if path is None:
         return Engine(None, ": install the worker extra or add a worker")
-    lacking = missing_features(_cpuinfo()) if platform.machine() in {"x86_64", "AMD64"} else []
+    lacking = missing_features(_text(cpuinfo)) if platform.machine() == "x86_64" else []
     if lacking:
         return Engine(None, f", which this processor cannot run: it lacks {', '.join(lacking)}")
     try:
@@ -56,8 +56,8 @@ def _lacking(flags: Iterable[str]) -> list[str]:
     return [flag for flag in _NEEDED if flag not in known]
 
 
-def _cpuinfo() -> str:
-    return _CPUINFO.read_text() if _CPUINFO.exists() else ""
+def _text(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
 
 
 def _library_file(package: str) -> Path | None:
