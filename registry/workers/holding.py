@@ -34,6 +34,7 @@ class Held:
         self.gone = asyncio.Event()
         self.leaving = False
         """Others need its room: nobody new is let in."""
+        self._visitors = 0
         self._slots = max(1, spec.options.parallel)
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._keep_alive_s: float | None = 0.0
@@ -50,15 +51,27 @@ class Held:
     @property
     def in_use(self) -> bool:
         """Whether somebody has or awaits a slot, or it is loading."""
-        return not self.ready or self.busy > 0 or bool(self._waiting)
+        return not self.ready or self.busy > 0 or self._visitors > 0
 
-    async def take(self) -> None:
-        """Wait for a slot, in turn.
+    async def visit(self) -> None:
+        """Wait until it is loaded, and for a slot of it. Meanwhile it does not make room.
 
         Raises:
-            WorkerLost: the runner went away meanwhile.
+            WorkerFailed: it cannot be loaded.
+            WorkerLost: the runner went away.
         """
-        self._stop_timer()
+        self._visitors += 1
+        try:
+            if not self.ready and self.loading is not None:
+                await asyncio.shield(self.loading)
+            await self._take()
+        finally:
+            self._visitors -= 1
+            self._settle()
+
+    async def _take(self) -> None:
+        if self.gone.is_set():
+            raise WorkerLost
         if self.busy < self._slots and not self._waiting:
             self.busy += 1
             return
@@ -71,7 +84,6 @@ class Held:
                 self.give()  # it was our turn just as we left
             elif turn in self._waiting:
                 self._waiting.remove(turn)
-                self._settle()
             raise
 
     def give(self, keep_alive_s: float | None = 0.0, *, used: bool = False) -> None:
@@ -142,7 +154,7 @@ class Held:
         """Nobody uses it: go now, or when the time is up."""
         self._stop_timer()
         if self.in_use:
-            return
+            return  # also when it is gone
         if self.leaving or (self._keep_alive_s is not None and self._keep_alive_s <= 0):
             self._idle(self)
         elif self._keep_alive_s is not None:

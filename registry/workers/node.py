@@ -168,12 +168,9 @@ class Node:
                 held = self._held[spec.key] = Held(spec, self._dismiss)
                 held.pinned = spec.pinned
                 held.loading = self._task(self._load(held))
-            if not held.ready:
-                loaded = True
-                assert held.loading is not None
-                await asyncio.shield(held.loading)
+            loaded = loaded or not held.ready
             try:
-                await held.take()
+                await held.visit()
             except WorkerLost:
                 continue
             return held, loaded
