@@ -25,6 +25,7 @@ from registry.core.errors import RegistryError
 from registry.server.run import run_server
 from registry.services import Services
 from registry.services.accounts import Accounts
+from registry.services.adoption import Adoption
 from registry.services.audit import Audit
 from registry.services.blobs import Blobs, Lives
 from registry.services.conversions import Conversions
@@ -74,7 +75,8 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
     catalog = open_catalog(settings.database_url, settings.sqlite_path)
     store = FileBlobStore(settings.data)
     retention = settings.retention
-    housekeeping = Housekeeping(catalog, store, FolderOnDisk(settings.data), retention, clock)
+    folder = FolderOnDisk(settings.data)
+    housekeeping = Housekeeping(catalog, store, folder, retention, clock)
     blobs = Blobs(catalog, store, Lives(retention.grace_s * _NS, retention.lease_s * _NS), clock)
     manifests = Manifests(catalog, store, housekeeping, clock)
     models = Models(catalog, store, manifests, housekeeping, clock)
@@ -88,6 +90,7 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         catalog=catalog,
         store=store,
         housekeeping=housekeeping,
+        adoption=Adoption(manifests, folder, retention.leftover_s),
         blobs=blobs,
         uploads=Uploads(blobs, _upload_limits(settings)),
         manifests=manifests,
@@ -199,7 +202,7 @@ async def _duties(services: Services) -> None:
     with contextlib.suppress(RegistryError):  # whoever asks for it will be told
         await services.listing.body()
     sweepers = [services.uploads.sweep, services.accounts.sweep, services.audit.trim]
-    await services.housekeeping.run(sweepers)
+    await services.housekeeping.run(sweepers, daily=[services.adoption.run])
 
 
 def prepare(settings: Settings) -> None:

@@ -181,13 +181,18 @@ class FileBlobStore:
             with os_errors():
                 await self._run(partial(path.unlink, missing_ok=True))
 
-    async def keys(self) -> AsyncIterator[tuple[str, int]]:
-        """Every blob."""
+    def key_of(self, digest: Digest) -> str | None:
+        """The name of a blob's file."""
+        path = self._layout.blob(digest.file_name)
+        return digest.file_name if path is not None and path.is_file() else None
+
+    async def keys(self, before_ns: int) -> AsyncIterator[tuple[str, int]]:
+        """Every blob that was written before then."""
         with os_errors():
             names = await self._run(partial(os.listdir, self._layout.blobs))
             for begin in range(0, len(names), _PAGE):
                 page = names[begin : begin + _PAGE]
-                for item in await self._run(partial(_sizes, self._layout, page)):
+                for item in await self._run(partial(_sizes, self._layout, page, before_ns)):
                     yield item
 
     async def sweep(self, keep: frozenset[str], older_than_ns: int) -> int:
@@ -245,14 +250,16 @@ def _unlink(path: Path) -> None:
         path.unlink()
 
 
-def _sizes(layout: Layout, names: list[str]) -> list[tuple[str, int]]:
+def _sizes(layout: Layout, names: list[str], before_ns: int) -> list[tuple[str, int]]:
     found = []
     for name in names:
         path = layout.blob(name)
         if path is None:
             continue
         with contextlib.suppress(FileNotFoundError):
-            found.append((name, path.stat().st_size))
+            status = path.stat()
+            if status.st_mtime_ns < before_ns:
+                found.append((name, status.st_size))
     return found
 
 

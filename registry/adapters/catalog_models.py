@@ -93,6 +93,11 @@ _FOLDER_CHANGES = Statement(
     .order_by(t.folder_change.c.id)
     .limit(_P("count"))
 )
+_IS_DUE = Statement(
+    select(t.folder_change.c.id).where(
+        *(t.folder_change.c[part] == _P(part) for part in ("host", "namespace", "model", "tag"))
+    )
+)
 
 
 def tag_of(row: Row) -> Tag:
@@ -167,6 +172,16 @@ class ModelReader(Queries):
             model = Model(tag_of(row), row[5]) if row and (row[1], row[2]) == (path, name) else None
             changes.append(ModelChange(RepositoryName(path).model_name(name), model))
         return changes
+
+    def is_folder_change_due(self, name: ModelName) -> bool:
+        """See `Reader`."""
+        parts = {
+            "host": name.host,
+            "namespace": name.namespace,
+            "model": name.model,
+            "tag": name.tag,
+        }
+        return self._sql.one(_IS_DUE, **parts) is not None
 
     def folder_changes(self, limit: int) -> list[FolderChange]:
         """See `Reader`."""

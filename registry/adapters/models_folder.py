@@ -8,13 +8,18 @@ again after a crash.
 import contextlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import anyio.to_thread
 
 from registry.adapters.os_errors import os_errors
+from registry.core.names import ModelName
 from registry.ports.catalog import FolderChange
+from registry.ports.folder import TagFile
+
+_DEPTH = 4  # host, namespace, model, tag
+_MAX_BYTES = 4 << 20
 
 
 class FolderOnDisk:
@@ -27,6 +32,37 @@ class FolderOnDisk:
     async def apply(self, changes: Sequence[FolderChange]) -> None:
         """See `ModelsFolder.apply`. Names that Ollama cannot have are left out."""
         await anyio.to_thread.run_sync(self._apply, changes)
+
+    async def names(self) -> list[ModelName]:
+        """See `ModelsFolder`."""
+        with os_errors():
+            return await anyio.to_thread.run_sync(self._names)
+
+    async def read(self, name: ModelName) -> TagFile | None:
+        """See `ModelsFolder`."""
+        with os_errors():
+            return await anyio.to_thread.run_sync(self._read, name)
+
+    def holds(self, file: TagFile) -> bool:
+        """See `ModelsFolder`."""
+        try:
+            return (self._root / file.name.file_path).read_bytes() == file.body
+        except OSError:
+            return False
+
+    def _names(self) -> list[ModelName]:
+        found = (Path(path).relative_to(self._root).parts for path in _below(self._root, _DEPTH))
+        names = (ModelName(*parts) for parts in found)
+        return [name for name in names if name.is_valid]
+
+    def _read(self, name: ModelName) -> TagFile | None:
+        try:
+            with (self._root / name.file_path).open("rb") as file:
+                body = file.read(_MAX_BYTES + 1)
+                modified_at = os.fstat(file.fileno()).st_mtime_ns
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+        return TagFile(name, body, modified_at) if len(body) <= _MAX_BYTES else None
 
     def _apply(self, changes: Sequence[FolderChange]) -> None:
         with os_errors():
@@ -53,3 +89,16 @@ class FolderOnDisk:
         for folder in list(path.parents)[:3]:
             with contextlib.suppress(OSError):  # not empty: another tag lives there
                 os.rmdir(folder)  # noqa: PTH106 - Path.rmdir is the same call
+
+
+def _below(folder: Path | str, depth: int) -> Iterator[str]:
+    """The plain files `depth` levels down. Links are not followed."""
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):  # a tag that goes takes its folders along
+        return
+    for entry in entries:
+        if depth > 1 and entry.is_dir(follow_symlinks=False):
+            yield from _below(entry.path, depth - 1)
+        elif depth == 1 and entry.is_file(follow_symlinks=False):
+            yield entry.path

@@ -192,8 +192,11 @@ class BlobStore(Protocol):
     async def discard(self, key: str) -> None:
         """Delete incoming bytes; absent is fine."""
 
-    def keys(self) -> AsyncIterator[tuple[str, int]]:
-        """Storage key and size of every blob in the store, for the sweep; no order."""
+    def key_of(self, digest: Digest) -> str | None:
+        """The key under which bytes of that name lie, unverified; None if there are none."""
+
+    def keys(self, before_ns: int) -> AsyncIterator[tuple[str, int]]:
+        """Storage key and size of every blob written before then, for the sweep; no order."""
 
     async def sweep(self, keep: frozenset[str], older_than_ns: int) -> int:
         """Delete incoming bytes whose key is not in `keep` and that were not written since then.

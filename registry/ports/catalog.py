@@ -203,6 +203,9 @@ class Reader(AccountReader, TransferReader, Protocol):
     def folder_changes(self, limit: int) -> list[FolderChange]:
         """Tag files to bring up to date, oldest change first; a name comes once, at its newest."""
 
+    def is_folder_change_due(self, name: ModelName) -> bool:
+        """Whether the tag file of that very spelling is among them."""
+
     def blobs_after(self, digest: str, limit: int) -> list[Blob]:
         """Up to `limit` blobs with a digest text above `digest`, by digest."""
 

@@ -1,9 +1,20 @@
 """The models folder: tags as files, so that a real Ollama can read the data folder."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from registry.core.names import ModelName
 from registry.ports.catalog import FolderChange
+
+
+@dataclass(frozen=True, slots=True)
+class TagFile:
+    """A tag's file: a manifest, and when it was written, in ns since the epoch."""
+
+    name: ModelName
+    body: bytes
+    modified_at: int
 
 
 class ModelsFolder(Protocol):
@@ -15,3 +26,12 @@ class ModelsFolder(Protocol):
         Raises:
             StorageFull: no space; the changes stay due.
         """
+
+    async def names(self) -> list[ModelName]:
+        """The tags that have a file, whoever wrote it; no order."""
+
+    async def read(self, name: ModelName) -> TagFile | None:
+        """A tag's file; None if there is none, or it is longer than any manifest."""
+
+    def holds(self, file: TagFile) -> bool:
+        """Whether the file is there as it was read; synchronous, inside a transaction."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog
 from registry.services.accounts import Accounts
+from registry.services.adoption import Adoption
 from registry.services.audit import Audit
 from registry.services.blobs import Blobs
 from registry.services.create import Create
@@ -32,6 +33,7 @@ class Services:
     catalog: Catalog
     store: BlobStore
     housekeeping: Housekeeping
+    adoption: Adoption
     blobs: Blobs
     uploads: Uploads
     manifests: Manifests

@@ -10,10 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
-from registry.core.digest import Digest
 from registry.core.errors import RegistryError
 from registry.ports.blobs import BlobStore
-from registry.ports.catalog import Catalog, Freed, Reader, Transaction
+from registry.ports.catalog import Catalog, Freed, Transaction
 from registry.ports.folder import ModelsFolder
 from registry.settings import Retention
 
@@ -22,6 +21,8 @@ _NS = 1_000_000_000
 _DAY_NS = 86_400 * _NS
 
 log = structlog.get_logger()
+
+Duty = Callable[[], Awaitable[object]]
 
 
 class Housekeeping:
@@ -132,53 +133,26 @@ class Housekeeping:
         await self._store.sweep(kept, now - self._retention.leftover_s * _NS)
         await self.purge()
 
-    async def sweep_orphans(self) -> int:
-        """Delete bytes in the store that no row mentions: left by a crash between the two.
-
-        Safe beside uploads: one that published its bytes and has no row yet puts them back when
-        its transaction finds them gone (`Incoming.confirm`). Returns how many blobs went.
-        """
-        count = 0
-        batch: list[tuple[Digest, str]] = []
-        async for key, _ in self._store.keys():
-            batch.append((Digest.parse(key), key))
-            if len(batch) >= _BATCH:
-                count += await self._remove_orphans(batch)
-                batch = []
-        return count + await self._remove_orphans(batch)
-
-    async def _remove_orphans(self, batch: list[tuple[Digest, str]]) -> int:
-        def absent(tx: Reader) -> list[tuple[Digest, str]]:
-            return [(digest, key) for digest, key in batch if tx.blob(digest) is None]
-
-        def remove(tx: Transaction) -> int:
-            orphans = absent(tx)
-            for _, key in orphans:
-                self._store.remove(key)
-            return len(orphans)
-
-        if not await self._catalog.scan(absent):
-            return 0
-        return await self._catalog.write(remove)
-
-    async def run(self, sweepers: Sequence[Callable[[], Awaitable[object]]] = ()) -> None:
+    async def run(self, sweepers: Sequence[Duty] = (), daily: Sequence[Duty] = ()) -> None:
         """Purge when poked, sweep at the start and every `sweep_every_s`; until cancelled.
 
-        Orphans are looked for at the start and once a day.
+        `daily` duties are done at the start and once a day.
         """
-        swept_at = 0
+        swept_at = looked_at = 0
         while True:
             self._poked.clear()
             now = self._clock()
             if now - swept_at >= self._retention.sweep_every_s * _NS:
-                looks = [] if now - swept_at < _DAY_NS and swept_at else [self.sweep_orphans]
-                await self._try(self.sweep, *sweepers, *looks)
+                await self._try(self.sweep, *sweepers)
                 swept_at = now
+            if now - looked_at >= _DAY_NS:
+                await self._try(*daily)
+                looked_at = now
             await self._try(self.purge)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._poked.wait(), self._retention.sweep_every_s)
 
-    async def _try(self, *duties: Callable[[], Awaitable[object]]) -> None:
+    async def _try(self, *duties: Duty) -> None:
         """Do them all; one that fails is logged and comes again."""
         for duty in duties:
             try:

@@ -163,9 +163,14 @@ class Manifests:
             tx.put_facts(digest, facts)
 
     def replace_model(
-        self, tx: Transaction, name: ModelName, prepared: Prepared, guard: TagGuard = FREE
+        self,
+        tx: Transaction,
+        name: ModelName,
+        prepared: Prepared,
+        guard: TagGuard = FREE,
+        at: int | None = None,
     ) -> tuple[Digest | None, list[rows.Freed]]:
-        """Make `name` the prepared manifest, dropping what it was before.
+        """Make `name` the prepared manifest, dropping what it was before; `at` is when, if not now.
 
         Every blob it refers to is linked to the repository first: the caller has checked that it
         may use them. Returns the old manifest's digest and the blobs that went with it.
@@ -178,7 +183,8 @@ class Manifests:
             tx.link_blob(repository.id, reference.digest, 0)
         self.commit(tx, repository, prepared)
         old = tx.tag(repository.id, name.tag)
-        tx.put_tag(repository.id, name.tag, prepared.row.digest, self.clock())
+        when = self.clock() if at is None else at
+        tx.put_tag(repository.id, name.tag, prepared.row.digest, when)
         if old is None or old.digest == prepared.row.digest:
             return (old.digest if old else None), []
         return old.digest, self.drop(tx, repository.id, old.digest)

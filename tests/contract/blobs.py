@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+import time
 
 import pytest
 
@@ -68,13 +69,20 @@ async def content(store: BlobStore, key: str) -> bytes:
 
 
 async def names(store: BlobStore) -> dict[str, int]:
-    return {key: size async for key, size in store.keys()}  # noqa: SIM118
+    return {key: size async for key, size in store.keys(1 << 62)}
 
 
 class BlobStoreContract:
     """The tests."""
 
     pytestmark = pytest.mark.anyio
+
+    async def test_blobs_are_found_by_their_names_and_their_age(self, store: BlobStore) -> None:
+        assert store.key_of(Digest.of(b"hello")) is None
+        began = time.time_ns()
+        key = await keep(store, b"hello")
+        assert store.key_of(Digest.of(b"hello")) == key
+        assert [item async for item in store.keys(began - 10**9)] == []
 
     @pytest.mark.parametrize("size", SIZES)
     async def test_what_was_stored_is_read_back(self, store: BlobStore, size: int) -> None:

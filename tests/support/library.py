@@ -1,6 +1,7 @@
 """The services over SQLite and a folder, without HTTP, and models put into them."""
 
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from registry.core.events import Event, Events
 from registry.core.layering import Recipe
 from registry.core.names import ModelName
 from registry.ports.catalog import Catalog
+from registry.services.adoption import Adoption
 from registry.services.blobs import Blobs
 from registry.services.conversions import Conversions
 from registry.services.create import Create
@@ -66,6 +68,7 @@ class Library:
     store: FileBlobStore
     clock: Clock
     housekeeping: Housekeeping
+    adoption: Adoption
     blobs: Blobs
     manifests: Manifests
     models: Models
@@ -111,6 +114,11 @@ class Library:
             found.add(file.name.replace("-", ":"))
         return found
 
+    def age(self) -> None:
+        """Make every blob's file as old as a leftover of a crash must be to go."""
+        for file in (self.data / "blobs").iterdir():
+            os.utime(file, ns=(0, 0))
+
     def tag_files(self) -> set[str]:
         """The tags in the models folder, below `manifests/`."""
         root = self.data / "manifests"
@@ -126,7 +134,8 @@ async def library(data: Path, retention: Retention | None = None) -> AsyncIterat
     migrate.upgrade(url)
     catalog = open_catalog("", data / "registry.db")
     store = FileBlobStore(data)
-    housekeeping = Housekeeping(catalog, store, FolderOnDisk(data), retention, clock)
+    folder = FolderOnDisk(data)
+    housekeeping = Housekeeping(catalog, store, folder, retention, clock)
     manifests = Manifests(catalog, store, housekeeping, clock)
     models = Models(catalog, store, manifests, housekeeping, clock)
     settings = Settings.load({}, data=data)
@@ -142,6 +151,7 @@ async def library(data: Path, retention: Retention | None = None) -> AsyncIterat
             store,
             clock,
             housekeeping,
+            Adoption(manifests, folder, retention.leftover_s),
             blobs,
             manifests,
             models,

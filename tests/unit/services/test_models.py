@@ -233,32 +233,3 @@ async def test_what_a_crash_left_in_incoming_is_swept(lib: Library) -> None:
     lib.clock.now = time.time_ns() + 2 * 3600 * 10**9
     await lib.housekeeping.sweep()
     assert list((lib.data / "incoming").iterdir()) == []
-
-
-async def test_bytes_that_no_row_mentions_are_swept(lib: Library) -> None:
-    await lib.base()
-    before = lib.files()
-    incoming = await lib.store.create(5)
-    await incoming.write(b"crash")
-    await incoming.publish(await incoming.seal())  # and the process dies before its transaction
-    await incoming.close()
-    assert len(lib.files()) == 3
-    assert await lib.housekeeping.sweep_orphans() == 1
-    assert lib.files() == before
-
-
-async def test_a_sweep_between_publish_and_transaction_loses_nothing(lib: Library) -> None:
-    incoming = await lib.store.create(5)
-    await incoming.write(b"bytes")
-    digest = await incoming.seal()
-    key = await incoming.publish(digest)
-    await lib.housekeeping.sweep_orphans()
-    assert lib.files() == set()
-
-    def commit(tx: Transaction) -> None:
-        incoming.confirm()
-        tx.put_blob(digest, 5, key, lib.clock())
-
-    await lib.catalog.write(commit)
-    await incoming.close()
-    assert lib.files() == {str(digest)}
