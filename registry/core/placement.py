@@ -20,6 +20,14 @@ _FETCH_BYTES_PER_S = 100_000_000
 _LEAST_LOAD_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What was decided for a model: labels its workers must have, and whether it stays loaded."""
+
+    labels: frozenset[str] = frozenset()
+    pinned: bool = False
+
+
 class Presence(Enum):
     """What a worker has of the model that is asked for."""
 

@@ -275,6 +275,7 @@ class Router:
         else:
             self._refusals.forget(claim.worker, ticket.key)
             self.meter.loaded(claim.worker, running.load_ns)
+            self.refresh()
             return running
         return None
 
@@ -388,7 +389,7 @@ class Router:
         held = holder is not ticket or self._refusals.is_busy(worker.name, ticket.key, now)
         found = self._standing.candidate(worker, facts, ticket.spec, self._pinned)
         draining = found.draining or worker.name in self._drained
-        return replace(found, able=able, held=held, draining=draining)
+        return replace(found, able=able, held=held or found.held, draining=draining)
 
 
 async def _give_back(running: Running, keep_alive_s: float | None) -> None:

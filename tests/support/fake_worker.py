@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from registry.core.digest import Digest
-from registry.core.errors import RegistryError, WorkerLost
+from registry.core.errors import RegistryError, Unavailable, WorkerLost
 from registry.core.names import ModelName
 from registry.ports.workers import (
     Dialect,
@@ -85,12 +85,13 @@ class FakeWorker(Worker):
         *,
         dialect: Dialect = Dialect.LLAMA,
         slots: int = 1,
-        facts: WorkerFacts | None = None,
+        memory: int = 1 << 34,
     ) -> None:
         self._name = name
         self._dialect = dialect
         self._slots = slots
-        self._facts = facts or WorkerFacts("fake", "1", 1 << 34, 1 << 33)
+        self._memory = memory
+        self._facts = WorkerFacts("fake", "1", memory)
         self._free: dict[str, asyncio.Semaphore] = {}
         self._loaded: dict[str, Loaded] = {}
         self._dead = asyncio.Event()
@@ -109,7 +110,9 @@ class FakeWorker(Worker):
         return self._dialect
 
     def facts(self) -> WorkerFacts:
-        return replace(self._facts, loaded=tuple(self._loaded.values()))
+        loaded = tuple(self._loaded.values())
+        free = self._memory - sum(item.size for item in loaded)
+        return replace(self._facts, loaded=loaded, memory_free=free)
 
     def change(self, **values: Any) -> None:
         """Set some of its facts."""
@@ -131,11 +134,16 @@ class FakeWorker(Worker):
         if self.script.refusal is not None:
             raise self.script.refusal
         key = spec.key
-        if key not in self._loaded:
+        if key in self._loaded:
+            self._count(key, waiting=1)
+        else:
             await self._load(spec)
-        free = self._free[key]
-        self._count(key, waiting=1)
         try:
+            while (found := self._loaded.get(key)) and found.loading:
+                await self._alive(asyncio.sleep(0.001))
+            if found is None:  # whoever loaded it went away
+                return await self.acquire(spec)
+            free = self._free[key]
             await self._alive(free.acquire())
         finally:
             self._count(key, waiting=-1)
@@ -153,6 +161,7 @@ class FakeWorker(Worker):
 
     async def _load(self, spec: LoadSpec) -> None:
         key = spec.key
+        self._make_room(spec.memory)
         self._free[key] = asyncio.Semaphore(self._slots)
         self._loaded[key] = Loaded(
             key,
@@ -162,6 +171,7 @@ class FakeWorker(Worker):
             size=spec.memory,
             num_ctx=spec.options.num_ctx,
             slots=self._slots,
+            waiting=1,
             loading=True,
         )
         try:
@@ -171,6 +181,16 @@ class FakeWorker(Worker):
             raise
         if key in self._loaded:
             self._loaded[key] = replace(self._loaded[key], loading=False)
+
+    def _make_room(self, memory: int) -> None:
+        """Evict what is idle, in the order it was loaded."""
+        for key, item in list(self._loaded.items()):
+            if self.facts().memory_free < memory and not (
+                item.busy or item.waiting or item.loading
+            ):
+                del self._loaded[key]
+        if self.facts().memory_free < memory:
+            raise Unavailable("no memory to be had", 1)
 
     async def _alive(self, work: Any) -> None:
         """Do it, unless the worker dies first."""
