@@ -108,6 +108,11 @@ class Process:
         self._plan = asyncio.Event()
         self._listening = asyncio.create_task(self._listen())
 
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
     @classmethod
     async def start(cls, line: dict[str, Any], files: Sequence[int]) -> "Process":
         """Start a child on a job."""

@@ -88,7 +88,7 @@ class Weights:
             events = self._checkpoint(work, files, media_type)
         elif kind == "gguf":
             events = self._ggufs(work, files, media_type)
-        elif are_pickles(files):
+        elif "config.json" in files and are_pickles(files):
             raise RequestInvalid("pickle files are not supported; convert to safetensors")
         else:
             raise RequestInvalid("unknown type")

@@ -24,15 +24,17 @@ from pathlib import Path
 from typing import Any, Self
 
 from registry.core.errors import OperationFailed, RegistryError, Unsupported
-from registry.core.image import UNKNOWN
+from registry.core.facts import Value
+from registry.core.image import UNKNOWN, file_type
 from registry.core.quantize import Target, stored_as, target
+from registry.core.quantize.targets import PLAIN
 from registry.tensors.checkpoint import open_adapter, open_checkpoint
 from registry.tensors.engine import Engine, find_engine
 from registry.tensors.files import File
 from registry.tensors.gguf_file import GgufFile, Joined
 from registry.tensors.kernels import Kernels
 from registry.tensors.sources import Source
-from registry.tensors.writing import Writer, check, draft
+from registry.tensors.writing import Writer, check, draft, values_of
 
 _PROGRESS_S = 0.1
 _STACK_BYTES = 1 << 20
@@ -112,18 +114,31 @@ def run(job: Job, engine: Engine, status: Status) -> None:
     Raises:
         RegistryError: it cannot be done; nothing, or an unfinished file, was written.
     """
-    wanted: Target | None = target(job.target) if job.target else None
     opener = OPENERS.get(job.kind)
     if opener is None:
-        raise Unsupported("converting safetensors is not supported by this server yet")
+        raise Unsupported(f"work of the kind {job.kind!r} is not known here")
     source = opener(job.files, job.options, status.warn)
+    told = values_of(source.pairs)
+    number = told.get("general.file_type")
+    said = file_type(number) if isinstance(number, int) else UNKNOWN
+    level = stored_as(said, source.tensors)
+    wanted = _target(job, told, level)
     kernels = Kernels(engine.library)
     made = draft(source, wanted, canonical=job.canonical)
     check(made, wanted, kernels, engine.fault)
-    level = stored_as(UNKNOWN, made.given)
     status.tell(plan={"size": made.layout.size, "read": made.to_read, "level": level})
     writer = Writer(source, kernels, job.threads)
     writer.write(made, lambda data: _write(1, data), status.advance)
+
+
+def _target(job: Job, told: Mapping[str, Value], level: str) -> Target | None:
+    """What to quantize to: what was asked for; 8 bits for a checkpoint that had no more."""
+    name = job.target
+    if not name and told.get("source_quantization") == "hf_fp8":
+        name = "Q8_0"
+    if name and level not in PLAIN:
+        raise OperationFailed("quantization is only supported for F16, BF16 and F32 models")
+    return target(name) if name else None
 
 
 def confine(job: Job) -> None:
@@ -161,7 +176,8 @@ def main() -> int:
     job = Job.read(sys.stdin.buffer.read(_JOB_BYTES))
     status = Status(job.status)
     _follow(job.parent)
-    engine = find_engine() if job.target and job.engine else Engine(None, _WITHOUT)
+    may_quantize = job.target or job.kind == "checkpoint"
+    engine = find_engine() if job.engine and may_quantize else Engine(None, _WITHOUT)
     confine(job)
     try:
         run(job, engine, status)

@@ -5,7 +5,7 @@ through a queue of chunks that crosses from one tensor to the next.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -69,14 +69,14 @@ def draft(source: Source, target: Target | None, *, canonical: bool) -> Draft:
     given = in_file_order(source.tensors) if target or canonical else list(source.tensors)
     wanted, pairs = given, list(source.pairs)
     if target:
-        wanted = plan(given, Hyper.of(_told(pairs)), target)
+        wanted = plan(given, Hyper.of(values_of(pairs)), target)
     if target or canonical:
         pairs = _stamped(pairs, target)
     return Draft(layout(pairs, wanted), tuple(given), tuple(wanted))
 
 
-def _told(pairs: list[Pair]) -> dict[str, Value]:
-    """The values that planning may ask for."""
+def values_of(pairs: Sequence[Pair]) -> dict[str, Value]:
+    """The values that may be asked for: all but the vocabulary's, long arrays cut."""
     return {key: plain_value(value) for key, value in pairs if not key.startswith("tokenizer.")}
 
 

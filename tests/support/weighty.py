@@ -12,6 +12,8 @@ from registry.core.gguf import Entry, Kind, Tensor
 from registry.core.gguf.writer import Pair, layout, padded
 from registry.tensors.files import File
 
+_NUMBERS = {"F32": 0, "F16": 1, "BF16": 32}
+
 Floats = NDArray[np.float32]
 
 
@@ -50,7 +52,12 @@ Tensors = dict[str, tuple[str, Floats]]
 
 
 def parts(
-    kind: str = "F16", *, layers: int = 2, width: int = 256, seed: int = 1, **values: object
+    kind: str = "F16",
+    *,
+    layers: int = 2,
+    width: int = 256,
+    seed: int = 1,
+    file_type: int | None = None,
 ) -> tuple[list[Pair], Tensors]:
     """Values and tensors of a small llama of noise, stored as `kind` but for the norms."""
     numbers = np.random.default_rng(seed)
@@ -60,8 +67,8 @@ def parts(
         "llama.attention.head_count": 4,
         "llama.attention.head_count_kv": 2,
         "general.quantization_version": 2,
-        "general.file_type": {"F32": 0, "F16": 1, "BF16": 32}[kind],
-    } | values
+        "general.file_type": _NUMBERS[kind] if file_type is None else file_type,
+    }
     shapes = {"output.weight": (32, width), "token_embd.weight": (32, width)}
     for layer in range(layers):
         shapes |= {f"blk.{layer}.attn_{part}.weight": (width, width) for part in "kqv"}
