@@ -44,7 +44,8 @@ params.ui = False
 if settings["pooling"] is not None:
     params.embedding = True
 if settings["adapters"]:
-    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in settings["adapters"]]
+    adapter = xllamacpp.CommonAdapterLoraInfo
+    params.lora_adapters = [adapter(path, 1.0) for path in settings["adapters"]]
 server = xllamacpp.Server(params)
 print(json.dumps({"address": server.listening_address}), flush=True)
 sys.stdin.read()

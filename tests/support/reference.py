@@ -38,7 +38,9 @@ def _gelu(x: Array) -> Array:
     return np.asarray(0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))))
 
 
-def rope_frequencies(config: Mapping[str, Any], dim: int, theta: float, long: bool) -> tuple[Array, float]:
+def rope_frequencies(
+    config: Mapping[str, Any], dim: int, theta: float, long: bool
+) -> tuple[Array, float]:
     """Angle per position of each pair, and what cosine and sine are multiplied by."""
     scaling = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
@@ -104,7 +106,9 @@ class _Decoder:
         return np.asarray(x / scale * weight)
 
     def linear(self, x: Array, name: str) -> Array:
-        return np.asarray(x @ self.weights[f"{name}.weight"].T + self.weights.get(f"{name}.bias", 0))
+        return np.asarray(
+            x @ self.weights[f"{name}.weight"].T + self.weights.get(f"{name}.bias", 0)
+        )
 
     def run(self, ids: Sequence[int]) -> Array:
         embedding = self.weights["model.embed_tokens.weight"]
@@ -175,7 +179,9 @@ class _Decoder:
             parts = np.split(self.linear(h, f"{at}qkv_proj"), ends, -1)
         else:
             parts = [self.linear(h, f"{at}{name}_proj") for name in "qkv"]
-        q, k, v = (part.reshape(n, count, self.dim) for part, count in zip(parts, counts, strict=True))
+        q, k, v = (
+            part.reshape(n, count, self.dim) for part, count in zip(parts, counts, strict=True)
+        )
         return q, k, v
 
     def network(self, h: Array, at: str) -> Array:
@@ -190,7 +196,9 @@ class _Decoder:
             return self.linear(_silu(gate) * up, f"{at}mlp.down_proj")
         return self.gated(h, f"{at}mlp")
 
-    def gated(self, h: Array, at: str, names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")) -> Array:
+    def gated(
+        self, h: Array, at: str, names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
+    ) -> Array:
         gate, up, down = (f"{at}.{name}" for name in names)
         bend = _gelu_tanh if self.gemma else _silu
         return self.linear(bend(self.linear(h, gate)) * self.linear(h, up), down)
@@ -202,7 +210,12 @@ class _Decoder:
 
     def mixtral(self, h: Array, at: str) -> Array:
         scores, best = self.chosen(self.linear(h, f"{at}gate"))
-        return self.mixed(h, _softmax(scores), best, lambda x, e: self.gated(x, f"{at}experts.{e}", ("w1", "w3", "w2")))
+        return self.mixed(
+            h,
+            _softmax(scores),
+            best,
+            lambda x, e: self.gated(x, f"{at}experts.{e}", ("w1", "w3", "w2")),
+        )
 
     def qwen_moe(self, h: Array, at: str) -> Array:
         shares, best = self.chosen(_softmax(self.linear(h, f"{at}gate")))
@@ -247,7 +260,7 @@ def _encoded(tiny: Tiny, ids: Sequence[int]) -> Array:
     weights = {name: np.asarray(w, np.float64) for name, w in tiny.weights.items()}
     nomic = config["architectures"][0] == "NomicBertModel"
     epsilon = config.get("layer_norm_eps", config.get("layer_norm_epsilon"))
-    heads, n = config.get("num_attention_heads", config.get("n_head")), len(ids)
+    heads, n = int(config.get("num_attention_heads") or config["n_head"]), len(ids)
 
     def norm(x: Array, name: str) -> Array:
         scaled = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
@@ -264,7 +277,7 @@ def _encoded(tiny: Tiny, ids: Sequence[int]) -> Array:
             angles = np.outer(np.arange(n), plain)
             q, k = turned(q, angles), turned(k, angles)
         shares = _softmax(np.einsum("qhd,khd->hqk", q, k) / math.sqrt(dim))
-        return np.einsum("hqk,khd->qhd", shares, v).reshape(n, -1)
+        return np.asarray(np.einsum("hqk,khd->qhd", shares, v).reshape(n, -1))
 
     x = weights["embeddings.word_embeddings.weight"][list(ids)]
     x = x + weights["embeddings.token_type_embeddings.weight"][0]
@@ -272,7 +285,7 @@ def _encoded(tiny: Tiny, ids: Sequence[int]) -> Array:
         first = config["pad_token_id"] + 1 if "XLM" in config["architectures"][0] else 0
         x = x + weights["embeddings.position_embeddings.weight"][first : first + n]
     x = norm(x, "emb_ln" if nomic else "embeddings.LayerNorm")
-    for layer in range(config.get("num_hidden_layers", config.get("n_layer"))):
+    for layer in range(config.get("num_hidden_layers") or config["n_layer"]):
         if nomic:
             at = f"encoder.layers.{layer}."
             a = attend(*np.split(linear(x, f"{at}attn.Wqkv"), 3, -1))
@@ -282,7 +295,9 @@ def _encoded(tiny: Tiny, ids: Sequence[int]) -> Array:
         else:
             at = f"encoder.layer.{layer}."
             a = attend(*(linear(x, f"{at}attention.self.{c}") for c in ("query", "key", "value")))
-            x = norm(x + linear(a, f"{at}attention.output.dense"), f"{at}attention.output.LayerNorm")
+            x = norm(
+                x + linear(a, f"{at}attention.output.dense"), f"{at}attention.output.LayerNorm"
+            )
             h = _gelu(linear(x, f"{at}intermediate.dense"))
             x = norm(x + linear(h, f"{at}output.dense"), f"{at}output.LayerNorm")
     return x

@@ -92,6 +92,10 @@ class Tiny:
         return folder
 
 
+ROUTER = 8.0
+"""So hot that rounding does not choose other experts."""
+
+
 class Hot:
     """Draws hot weights."""
 
@@ -226,7 +230,7 @@ def _network(hot: Hot, config: Mapping[str, Any], kind: str) -> Weights:
     if kind == "MixtralForCausalLM":
         names = {"w1": (inner, width), "w2": (width, inner), "w3": (inner, width)}
         count = config["num_local_experts"]
-        return {"block_sparse_moe.gate.weight": hot.matrix(count, width)} | {
+        return {"block_sparse_moe.gate.weight": hot.matrix(count, width, ROUTER)} | {
             f"block_sparse_moe.experts.{expert}.{name}.weight": hot.matrix(*shape)
             for expert in range(count)
             for name, shape in names.items()
@@ -253,7 +257,7 @@ def _qwen_experts(hot: Hot, config: Mapping[str, Any]) -> Weights:
     width, inner, count = (
         config[name] for name in ("hidden_size", "moe_intermediate_size", "num_experts")
     )
-    out: Weights = {"mlp.gate.weight": hot.matrix(count, width)}
+    out: Weights = {"mlp.gate.weight": hot.matrix(count, width, ROUTER)}
     for expert in range(count):
         out |= gated(hot, f"mlp.experts.{expert}", width, inner)
     if "shared_expert_intermediate_size" in config:
@@ -268,7 +272,7 @@ def _gptoss_experts(hot: Hot, config: Mapping[str, Any]) -> Weights:
     )
     at = "mlp.experts."
     return {
-        "mlp.router.weight": hot.matrix(count, width),
+        "mlp.router.weight": hot.matrix(count, width, ROUTER),
         "mlp.router.bias": hot.bias(count),
         f"{at}gate_up_proj": np.stack([hot.matrix(2 * inner, width).T for _ in range(count)]),
         f"{at}gate_up_proj_bias": np.stack([hot.bias(2 * inner) for _ in range(count)]),

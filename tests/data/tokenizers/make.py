@@ -197,7 +197,8 @@ def main() -> None:
     }
     for name, tokenizer in made.items():
         (HERE / f"{name}.json").write_text(tokenizer.to_str())
-        cases["ids"][name] = [tokenizer.encode(text, add_special_tokens=False).ids for text in TEXTS]
+        found = [tokenizer.encode(text, add_special_tokens=False) for text in TEXTS]
+        cases["ids"][name] = [one.ids for one in found]
     for kind in ("bpe", "unigram"):
         data = sentence_piece(kind)
         (HERE / f"sentencepiece-{kind}.model").write_bytes(data)
