@@ -224,10 +224,9 @@ class Weights:
     async def _kind(self, files: Mapping[str, str], permit: Permit) -> str:
         """What the files are, by name or by the first bytes; see spec ollama-api 6.3."""
         for name in sorted(files):
-            if name.endswith(".safetensors"):
-                return "safetensors"
-            if name.endswith(".gguf"):
-                return "gguf"
+            if name.endswith((".safetensors", ".gguf")):
+                return name.rpartition(".")[2]
+        for name in sorted(files):
             blob = await self._blob(files[name], permit)
             if blob is None or not blob.size:
                 return ""

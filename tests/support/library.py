@@ -18,6 +18,7 @@ from registry.core.events import Event, Events
 from registry.core.layering import Recipe
 from registry.core.names import ModelName
 from registry.ports.catalog import Catalog
+from registry.ports.tensors import TensorWorkshop
 from registry.services.adoption import Adoption
 from registry.services.blobs import Blobs
 from registry.services.conversions import Conversions
@@ -126,7 +127,9 @@ class Library:
 
 
 @asynccontextmanager
-async def library(data: Path, retention: Retention | None = None) -> AsyncIterator[Library]:
+async def library(
+    data: Path, retention: Retention | None = None, workshop: TensorWorkshop | None = None
+) -> AsyncIterator[Library]:
     """A library in an empty folder (or one that is there already)."""
     data.mkdir(parents=True, exist_ok=True)
     retention, clock, pulls = retention or Retention(), Clock(), Pulls()
@@ -139,7 +142,7 @@ async def library(data: Path, retention: Retention | None = None) -> AsyncIterat
     manifests = Manifests(catalog, store, housekeeping, clock)
     models = Models(catalog, store, manifests, housekeeping, clock)
     settings = Settings.load({}, data=data)
-    workshop = TensorProcesses(data, 2, 1 << 30)
+    workshop = workshop or TensorProcesses(data, 2, 1 << 30)
     conversions = Conversions(catalog, store, workshop, settings, clock)
     create = Create(manifests, models, conversions, pulls.run)
     blobs = Blobs(catalog, store, clock=clock)
