@@ -1,14 +1,28 @@
 """Fixtures that every test may use, and what is skipped where."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from registry.workers.engine import find_engine
+from tests.support import postgres as servers
+from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     """Async tests run on asyncio: the server's own loop."""
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A Postgres server of the session's own."""
+    tools = servers.binaries()
+    if tools is None:
+        pytest.skip("Postgres is not installed here")
+    with servers.running(tools) as server:
+        yield server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

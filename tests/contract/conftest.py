@@ -5,17 +5,7 @@ import pytest
 
 from registry.adapters import migrate
 from registry.adapters.catalog_sql import resolve
-from tests.support.postgres import PostgresServer, binaries, running
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """A Postgres server of the session's own."""
-    tools = binaries()
-    if tools is None:
-        pytest.skip("Postgres is not installed here")
-    with running(tools) as server:
-        yield server
+from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.balancer import balanced
+from tests.support.postgres import PostgresServer
 from tests.support.server import running
 
 HERE = Path(__file__).parent
@@ -32,4 +34,18 @@ def test_every_recorded_answer_is_ours_too(tmp_path: Path) -> None:
 def test_the_answers_do_not_depend_on_the_order_of_requests(tmp_path: Path) -> None:
     with running(tmp_path / "data") as server:
         summary = replay(server.url, "--shuffle", "7")
+    assert summary.endswith(" 0 failed")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_replicas_on_postgres_answer_as_one(tmp_path: Path, postgres: PostgresServer) -> None:
+    data = tmp_path / "data"
+    with (
+        postgres.database() as url,
+        running(data, REGISTRY_DATABASE_URL=url) as one,
+        running(data, REGISTRY_DATABASE_URL=url) as other,
+        balanced([one.port, other.port]) as port,
+    ):
+        summary = replay(f"http://127.0.0.1:{port}", "--wire")
     assert summary.endswith(" 0 failed")
