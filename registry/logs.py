@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import secrets
 import sys
 import time
@@ -14,7 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.server.extensions import Quick, quick_of
 
-_CODES = "/ui/enrol/"  # what follows is a one-time code
+_CODES = "/enrol/"  # what follows is a one-time code
+_KEY = re.compile(r"hf_[A-Za-z0-9]{10,}")  # an API key that stands in a wrong place
 _QUIET = frozenset({"/healthz", "/readyz"})
 _IDS_AT_ONCE = 256
 
@@ -107,8 +109,11 @@ class AccessLog:
             return
         ms = round((time.perf_counter() - began) * 1000, 1)
         client = (scope.get("client") or ("",))[0]
-        shown = _CODES + "…" if path.startswith(_CODES) else path
-        self._write(Access(scope["method"], shown, status, ms, client, request_id))
+        if _CODES in path:
+            path = path.partition(_CODES)[0] + _CODES + "…"
+        elif "hf_" in path:
+            path = _KEY.sub("hf_…", path)
+        self._write(Access(scope["method"], path, status, ms, client, request_id))
 
 
 def access_writer(level: str, *, json: bool) -> Callable[[Access], None] | None:

@@ -17,8 +17,14 @@ from registry.core.errors import OperationFailed, RegistryError
 if TYPE_CHECKING:
     from registry.cli.administration import Administration
     from registry.ports.accounts import Account, ApiKey
+    from registry.settings import Settings
 
 _KEY_FILE_MAX = 16_384
+
+_ENROL = (
+    "curl -f {url}/api/v1/enrol -H 'Content-Type: application/json' -d "
+    '"{{\\"code\\":\\"{code}\\",\\"key\\":\\"$(cat ~/.ollama/id_ed25519.pub)\\"}}"'
+)
 
 User = Annotated[str, typer.Argument(metavar="USER")]
 Title = Annotated[str, typer.Option(help="What it is called in lists.")]
@@ -111,14 +117,16 @@ def remove_key(
 def make_code(user: User, data: Data = None) -> None:
     """Show a one-time code with which a machine attaches its own key to the account."""
 
-    async def work(place: "Administration") -> tuple[str, int]:
+    async def work(place: "Administration") -> "tuple[str, Settings]":
         account = await place.accounts.named(user)
         code = await place.accounts.make_node_code(account.id)
-        return code, place.settings.credentials.code_s
+        return code, place.settings
 
-    code, life_s = administer(data, work, ("make node code", user))
+    code, settings = administer(data, work, ("make node code", user))
     write(code)
-    remark(f"Good once, for {life_s // 60} minutes. It is not shown again.")
+    remark(f"Good once, for {settings.credentials.code_s // 60} minutes. On that machine type:")
+    url = settings.external_url or f"http://{settings.host}:{settings.port}"
+    remark(_ENROL.format(url=url, code=code))
 
 
 @key.command("confirm")

@@ -18,12 +18,13 @@ from registry.core.access import (
     right_words,
 )
 from registry.core.accounts import is_api_key
-from registry.core.errors import Conflict, Forbidden, Unauthenticated
+from registry.core.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from registry.ports import accounts as kept
 from registry.services.accounts import Accounts
 from registry.services.keys import ApiKeyWish
 from registry.web import api_v1_rights, api_v1_signing
 from registry.web import api_v1_schemas as schemas
+from registry.web.auth import auth_of
 from registry.web.endpoints import Call, Endpoint, For, routes_of
 from registry.web.forms import SESSION, cookie, drop_cookie, set_cookie
 from registry.web.proxies import client_address
@@ -223,6 +224,19 @@ async def remove_key(call: Call) -> None:
     await accounts_of(call).remove_public_key(ask.fingerprint, owner)
 
 
+async def enrol(call: Call) -> schemas.PublicKey:
+    """Attach a machine's own public key to the account for which its one-time code was made."""
+    ask = call.asked(schemas.Enrolment)
+    call.note("key.enrol", client_address(call.request))
+    try:
+        made = await accounts_of(call).enrol_node(ask.code, ask.key)
+    except NotFound:
+        auth_of(call.request).count_guess(call.request)
+        raise
+    call.writes[:] = [("key.enrol", made.fingerprint)]
+    return _key(made)
+
+
 def _key(key: kept.PublicKey) -> schemas.PublicKey:
     return schemas.PublicKey.model_validate(
         {
@@ -321,6 +335,10 @@ ENDPOINTS = (
     Endpoint(
         "POST", f"{_V1}/keys", add_key, For.OWNER, schemas.PublicKey,
         body=schemas.NewPublicKey, status=201, errors=(404,),
+    ),
+    Endpoint(
+        "POST", f"{_V1}/enrol", enrol, For.EVERYBODY, schemas.PublicKey,
+        body=schemas.Enrolment, status=201, errors=(404, 409, 429),
     ),
     Endpoint("DELETE", f"{_V1}/keys", remove_key, For.OWNER, query=schemas.OneKey, errors=(404,)),
     Endpoint(

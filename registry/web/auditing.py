@@ -1,6 +1,8 @@
 """What goes into the audit: every write and its result, every refusal. Never a secret.
 
-Nothing is noted while authentication is off: there is nobody to name.
+Not noted are the 401 that invites a client of the registry protocol to show its credentials, and
+uses of credentials that are good. Nothing is noted while authentication is off: there is nobody to
+name.
 """
 
 from collections.abc import Awaitable
@@ -40,6 +42,11 @@ def note(request: Request, action: str, target: str, result: str = OK) -> None:
     )
 
 
+def was_noted(request: Request) -> bool:
+    """Whether the refusal that comes now was noted by whoever refused."""
+    return bool(request.scope.get("state", {}).get("was_noted"))
+
+
 def word_of(error: RegistryError) -> str:
     """How an error is noted: its kind. Its text may quote what the client sent."""
     return DENIED if isinstance(error, Forbidden) else type(error).__name__
@@ -50,7 +57,7 @@ async def noted(request: Request, action: str, target: str, work: Awaitable[Resp
     try:
         answer = await work
     except RegistryError as error:
-        if not request.scope.get("state", {}).get("was_noted"):  # by whoever refused
+        if not was_noted(request):
             note(request, action, target, word_of(error))
         raise
     note(request, action, target, OK if answer.status_code < 400 else str(answer.status_code))

@@ -81,6 +81,7 @@ async def require(request: Request, group: Group) -> Caller:
         return found
     if not found.is_signed_in:
         raise Challenged("sign in: this needs an API key, or a key known here")
+    note(request, f"{request.method} {request.url.path}", "", DENIED)
     raise Denied("this credential is not for requests of this kind")
 
 
@@ -142,6 +143,8 @@ async def authorize(request: Request, repository: RepositoryName, right: Right, 
     if right in found.rights(policies, repository):
         return
     is_narrow = found.access is not None
+    if found.is_given and not found.owner.is_signed_in:  # no other token will be given either
+        note(request, f"{right.name}".lower(), str(repository), DENIED)
     if not found.owner.is_signed_in or (
         is_narrow and right in policies.rights(found.owner, repository)
     ):

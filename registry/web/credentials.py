@@ -246,8 +246,16 @@ class Auth:
             return _whole(await self._services.accounts.by_api_key(text))
         except Unauthenticated:
             # counted only now: one client with an old key must not lock out its neighbours' keys
-            self._tries.begin(network(client_address(request)))
+            self.count_guess(request)
             raise
+
+    def count_guess(self, request: Request) -> None:
+        """Count a secret that was not true: a key, a one-time code.
+
+        Raises:
+            TooOften: the address has had its guesses; it is not told any more whether one is true.
+        """
+        self._tries.begin(network(client_address(request)))
 
     async def _token(self, request: Request, text: str) -> Evidence:
         """A token of ours: what its credential and account may do now, as far as it goes."""

@@ -25,7 +25,7 @@ from registry.core.errors import (
 from registry.web import auth
 from registry.web.answers import bytes_response, empty_response
 from registry.web.api_v1_schemas import PATH_PARTS
-from registry.web.auditing import note, word_of
+from registry.web.auditing import note, was_noted, word_of
 from registry.web.forms import read_bounded
 from registry.web.resources import Handler, resource
 
@@ -112,7 +112,8 @@ def _handler(endpoint: Endpoint) -> Handler:
             call = await _call(endpoint, request, writes)
             response = _worded(endpoint, await endpoint.handler(call))
         except RegistryError as error:
-            if isinstance(error, Forbidden | Unauthenticated) and not writes:
+            is_refusal = isinstance(error, Forbidden | Unauthenticated)
+            if is_refusal and not writes and not was_noted(request):
                 writes.append((f"{endpoint.method} {endpoint.path}", ""))
             for action, target in writes:
                 note(request, action, target, word_of(error))

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from registry.core.ssh_key import SshKey
 from registry.services import Services
+from registry.web.auditing import note
 from registry.web.proxies import client_address
 from registry.web.urls import external_base
 
@@ -23,6 +24,7 @@ async def enrolment_url(request: Request, key: SshKey) -> str:
     """The address where a key can be added, good for some minutes and once."""
     services: Services = request.app.state.services
     code = await services.accounts.begin_enrolment(key.blob, client_address(request))
+    note(request, "key.ask", key.fingerprint)
     return f"{external_base(request)}/ui/enrol/{code}"
 
 

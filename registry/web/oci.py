@@ -215,6 +215,7 @@ _WRITES = {
     (Kind.BLOB, "DELETE"): "delete blob",
     (Kind.UPLOADS, "POST"): "begin blob",
     (Kind.UPLOAD, "PUT"): "put blob",
+    (Kind.UPLOAD, "DELETE"): "cancel blob",
 }
 """What the audit calls them; the chunks in between are not told."""
 

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from registry.core.digest import Digest
 from registry.core.direct_url import Grant, is_direct, verify
+from registry.web.auditing import DENIED, note
 from registry.web.files import BlobResponse, blob_headers
 from registry.web.oci_access import DELETE, PULL, authorize, services
 from registry.web.oci_errors import API_VERSION, is_ollama, is_transfer
@@ -26,7 +27,7 @@ async def head(request: Request, target: Target) -> Response:
     digest = Digest.parse(target.argument)
     direct = is_direct(request.query_params)
     if not await _may_read(request, target, digest):
-        return _refused()
+        return _refused(request, target)
     blob = await services(request).blobs.stat(target.repository, digest, promise=not direct)
     headers = blob_headers(digest, private=direct or _is_guarded(request))
     headers |= {"Docker-Content-Digest": str(digest), "Content-Length": str(blob.size)}
@@ -38,7 +39,7 @@ async def get(request: Request, target: Target) -> Response:
     digest = Digest.parse(target.argument)
     direct = is_direct(request.query_params)
     if not await _may_read(request, target, digest):
-        return _refused()
+        return _refused(request, target)
     blobs = services(request).blobs
     blob = await blobs.stat(target.repository, digest)
     whole = "range" not in request.headers
@@ -101,6 +102,7 @@ def _takes_redirect(request: Request) -> bool:
     return is_transfer(request) and leads_elsewhere(request, port_counts=True)
 
 
-def _refused() -> Response:
+def _refused(request: Request, target: Target) -> Response:
     """No body: see `render_oci`."""
+    note(request, "read by URL", f"{target.repository} {target.argument}", DENIED)
     return Response(status_code=403, headers={**API_VERSION, "Cache-Control": "no-store"})

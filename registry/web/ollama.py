@@ -219,6 +219,11 @@ async def post_blob(request: Request) -> Response:
     is_usable = text == str(digest) and await _is_usable(request, digest)
     if is_usable and await blobs.find(digest) is not None:
         return empty_response()
+    return await auditing.noted(request, "upload", text, _receive(request, text, digest))
+
+
+async def _receive(request: Request, text: str, digest: Digest) -> Response:
+    blobs = services(request).blobs
     try:
         await blobs.receive(digest, request_body(request), _content_length(request))
     except DigestMismatch as error:
@@ -226,7 +231,6 @@ async def post_blob(request: Request) -> Response:
     if text != str(digest):  # the comparison is textual: other spellings never match
         raise DigestMismatch(text, str(digest))
     await auth.prove_blob(request, digest)
-    auditing.note(request, "upload", text)
     return empty_response(201)
 
 

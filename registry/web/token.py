@@ -24,6 +24,7 @@ from registry.core.errors import NotFound, RegistryError, RequestInvalid, Unauth
 from registry.core.names import RepositoryName
 from registry.core.ollama_signature import SignedBy, looks_signed, signed_at, token_text
 from registry.services.tokens import Access, Subject
+from registry.web.auditing import DENIED, note, word_of
 from registry.web.auth import CATALOG, auth_of, is_off, realm
 from registry.web.credentials import Auth, Evidence, service_name
 from registry.web.enrolment import host_of, unknown_key
@@ -66,6 +67,7 @@ async def _get_signed(
     try:
         by = await _verified(request, query)
     except Unauthenticated as error:
+        note(request, "sign in", "", word_of(error))
         return _sentence(str(error), 401)
     try:
         found = await auth.by_public_key(by.key.blob)
@@ -79,6 +81,8 @@ async def _get_signed(
     if not asked or wish.whole:
         return await _answer(request, found.subject, wish)
     what = ", ".join(f"{'/'.join(item.actions)} {item.name}" for item in asked)[:300]
+    request.scope.setdefault("state", {})["evidence"] = found  # whom the audit names
+    note(request, "token", what, DENIED)
     return _sentence(
         f"key {by.key.fingerprint} of {found.owner.name} has no right to {what} on "
         f"{host_of(request)}; whoever manages it can give it",
@@ -129,7 +133,11 @@ async def post(request: Request) -> Response:
         return _json({"error": "unsupported_grant_type"}, 400)
     name, password = form.get("username", [""])[-1], form.get("password", [""])[-1]
     asked = _asked(form.get("scope", []))
-    found = await auth.by_password(request, _utf8(name), _utf8(password))
+    try:
+        found = await auth.by_password(request, _utf8(name), _utf8(password))
+    except RegistryError as error:
+        note(request, "sign in", _utf8(name), word_of(error))
+        raise
     wish = await _granted(auth, found, asked)
     issued = await services(request).tokens.issue(
         found.subject, wish.granted, service_name(request)

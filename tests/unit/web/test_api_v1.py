@@ -25,6 +25,7 @@ EXAMPLES: dict[str, Any] = {
     "change_user": {"disabled": True},
     "set_password": {"password": "an entirely new one"},
     "add_key": {"key": LINE},
+    "enrol": {"code": "0" * 24, "key": LINE},
     "make_token": {"title": "CI"},
     "set_team": {"members": ["bob"]},
     "add_grant": {"subject": "user:bob", "pattern": "team/*", "rights": ["read"]},

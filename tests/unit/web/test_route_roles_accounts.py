@@ -101,6 +101,8 @@ LINES = [
     Line("GET", f"{V1}/keys?user=none", OWNER.format(403, 404), route=f"{V1}/keys"),
     Line("POST", f"{V1}/keys", OWNER.format(201, 201), '{"key":"{new key}"}'),
     Line("POST", f"{V1}/keys", OWNER.format(403, 201), '{"key":"{new key}","user":"other"}'),
+    Line("POST", f"{V1}/enrol", "201 " * 10, '{"code":"{node code}","key":"{new key}"}'),
+    Line("POST", f"{V1}/enrol", "404 " * 10, '{"code":"ABCDEFGH","key":"{new key}"}'),
     Line("DELETE", f"{V1}/keys?fingerprint={{own key}}", OWNER.format(204, 204),
          route=f"{V1}/keys"),
     Line("DELETE", f"{V1}/keys?fingerprint={{other key}}", OWNER.format(404, 404),
@@ -242,13 +244,15 @@ class Place:
                 return (await self.accounts.create_api_key(whose.id, ApiKeyWish())).key.id
             case "grant":
                 return str(await self.secured.grant("user:other", "core/*", Right.READ))
+            case "node code":
+                return await self.accounts.make_node_code(other.id)
             case "code":
                 return await self.accounts.begin_enrolment(blob, "laptop")
         raise AssertionError(word)
 
     async def _filled(self, text: str, role: str, *, quoted: bool) -> str:
         for word in ("password", "me", "new name", "new key", "own key", "other key",
-                     "own token", "other token", "grant", "code"):  # fmt: skip
+                     "own token", "other token", "grant", "code", "node code"):  # fmt: skip
             if "{" + word + "}" in text:
                 made = await self.made(word, role)
                 text = text.replace("{" + word + "}", urlencode({"": made})[1:] if quoted else made)
