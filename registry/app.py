@@ -19,10 +19,12 @@ from registry.adapters import migrate
 from registry.adapters.blobs_fs import FileBlobStore
 from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.adapters.models_folder import FolderOnDisk
+from registry.adapters.store_marker import ensure_marker
 from registry.adapters.tensors_process import TensorProcesses
 from registry.adapters.upstream_http import HttpUpstreams
+from registry.adapters.workers_remote import RemoteWorkers, Watch
 from registry.core.errors import RegistryError
-from registry.server.run import run_server
+from registry.server.run import STOPPING, run_server
 from registry.services import Services
 from registry.services.accounts import Accounts
 from registry.services.adoption import Adoption
@@ -30,7 +32,7 @@ from registry.services.audit import Audit
 from registry.services.blobs import Blobs, Lives
 from registry.services.conversions import Conversions
 from registry.services.create import Create
-from registry.services.generation import Generation
+from registry.services.generation import Clocks, Generation
 from registry.services.housekeeping import Housekeeping
 from registry.services.inference import Inference
 from registry.services.listing import Listing
@@ -41,6 +43,7 @@ from registry.services.push import Push
 from registry.services.routing import Router
 from registry.services.tokens import Tokens
 from registry.services.uploads import UploadLimits, Uploads
+from registry.services.worker_keys import WorkerKeys
 from registry.settings import Settings
 from registry.web import (
     api_v1,
@@ -54,6 +57,7 @@ from registry.web import (
     openapi,
     pages,
     token,
+    worker_link,
 )
 from registry.web.answers import rfc3339
 from registry.web.blob_host import BlobHost
@@ -100,11 +104,13 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         pull=pull,
         push=Push(catalog, store, upstreams, settings),
         inference=Inference(models),
-        generation=Generation(router),
+        generation=Generation(router, settings.worker, Clocks(now=clock)),
         router=router,
         accounts=Accounts(catalog, settings, clock),
         audit=Audit(catalog, retention, clock),
         tokens=Tokens(catalog, settings.credentials, clock),
+        links=RemoteWorkers(Watch(router.add, router.remove, ensure_marker(settings.data))),
+        worker_keys=WorkerKeys(catalog, clock),
     )
 
 
@@ -129,6 +135,7 @@ def application(services: Services) -> ASGIApp:
         *health.routes,
         *pages.routes,
         *api_v1.routes,
+        *worker_link.routes,
         *openapi.routes,
     ]
 
@@ -175,12 +182,12 @@ def _proof(app: Starlette) -> Proof:
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(services: Services) -> AsyncIterator[None]:
+async def _lifespan(services: Services) -> AsyncIterator[dict[str, object]]:
     """Background duties while the server runs; the catalog is closed last."""
     await services.housekeeping.settle([])
     duties = asyncio.create_task(_duties(services))
     try:
-        yield
+        yield {STOPPING: services.links.leave}
     finally:
         duties.cancel()
         with contextlib.suppress(asyncio.CancelledError):

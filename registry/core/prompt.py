@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, TypeGuard
 
-from registry.core.gotemplate.interpreter import run
+from registry.core.gotemplate.interpreter import STEP_LIMIT, run
 from registry.core.gotemplate.tree import (
     Action,
     Branch,
@@ -48,8 +48,8 @@ class _Message:
     source: Mapping[str, Any]
 
 
-def render(template: GoTemplate, turn: Turn, today: date) -> str:
-    """The prompt's text.
+def render(template: GoTemplate, turn: Turn, today: date, steps: int = STEP_LIMIT) -> str:
+    """The prompt's text. `steps` bounds each run of the template, of which old ones take many.
 
     Raises:
         OperationFailed: the template does not fit the values, or a limit of the interpreter.
@@ -64,7 +64,7 @@ def render(template: GoTemplate, turn: Turn, today: date) -> str:
         "IsThinkSet": turn.is_think_set,
     }
     if turn.prompt and turn.suffix:
-        return run(tree, {**common, "Prompt": turn.prompt, "Suffix": turn.suffix}, today)
+        return run(tree, {**common, "Prompt": turn.prompt, "Suffix": turn.suffix}, today, steps)
     messages = _merged(turn.messages)
     if "messages" in template.variables:
         system = "\n\n".join(
@@ -78,10 +78,10 @@ def render(template: GoTemplate, turn: Turn, today: date) -> str:
             "Messages": _list([_message(message) for message in messages]),
             "Tools": _tools(turn.tools),
         }
-        return run(tree, values, today)
+        return run(tree, values, today, steps)
     *done, last = _rounds(messages)
-    parts = [run(tree, {**common, **values}, today) for values in done]
-    parts.append(run(replace(tree, main=cut(tree.main)), {**common, **last}, today))
+    parts = [run(tree, {**common, **values}, today, steps) for values in done]
+    parts.append(run(replace(tree, main=cut(tree.main)), {**common, **last}, today, steps))
     return "".join(parts)
 
 

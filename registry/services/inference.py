@@ -63,11 +63,15 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A model that may do what was asked of it, and the request as far as it was checked."""
+    """A model that may do what was asked of it, and the request as far as it was checked.
+
+    `account` is whom the work is written up to.
+    """
 
     ask: Ask
     tag: Tag
     parts: Parts
+    account: str = ""
 
 
 class Inference:

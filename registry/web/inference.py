@@ -6,6 +6,7 @@ Checks are those of `services/inference.py`, answers come from `services/generat
 Source: spec ollama-api 4, 9, 14-16.
 """
 
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from anyio import to_thread
@@ -160,7 +161,8 @@ async def _admitted(request: Request, ask: Ask) -> Admitted:
         name = inference.reference(ask).name
         if await find_visible(request, name) is None:
             inference.unknown(ask)
-    return await inference.admit(ask)
+    account = (await auth.caller(request)).name
+    return replace(await inference.admit(ask), account=account)
 
 
 def _check_top_logprobs(count: int) -> None:

@@ -1,0 +1,163 @@
+"""An answer to a prompt that is text: generate, and chats of models with a Go template.
+
+Source: spec ollama-api 14, 17.5, 17.6, 18.2; inference-and-gguf 2.2, 12.
+"""
+
+import base64
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any
+
+from registry.core.errors import PromptTooLong, WorkerLost
+from registry.core.generation import AnswerEvent, Delta, End, Metrics, Rendered
+from registry.core.wishes import GenerateWish
+from registry.ports.workers import Piece, Stop, Timings
+from registry.services.jobs import Job, Stage, closing
+from registry.services.prompts import Prompt, prompt_of, shortened
+from registry.services.telling import Teller, ended
+
+_REPEATS = 30
+"""One thing said more often than this, one piece after the other, is no answer any more."""
+
+
+async def completion(job: Job, stage: Stage) -> AsyncGenerator[AnswerEvent, None]:
+    """The events of an answer. The prompt is cut only where the runner found it too long.
+
+    Raises:
+        PromptTooLong: and nothing may be cut.
+    """
+    prompt = await prompt_of(job, stage)
+    if job.wish.debug_render_only:
+        yield Rendered(prompt.text, len(prompt.images))
+        return
+    began = False
+    try:
+        async for event in _Completion(job, stage, prompt).events():
+            began = True
+            yield event
+    except PromptTooLong:
+        if began:
+            raise
+    else:
+        return
+    async for event in _Completion(job, stage, await shortened(job, stage)).events():
+        yield event
+
+
+class _Completion:
+    """One answer to one prompt, in one request or, if a format has to wait for thoughts, in two."""
+
+    def __init__(self, job: Job, stage: Stage, prompt: Prompt) -> None:
+        self._job = job
+        self._stage = stage
+        self._prompt = prompt
+        tags = job.tags
+        begun = tags is not None and prompt.text.rstrip().endswith(tags[0])
+        self._teller = Teller(job, begun=begun)
+        self._text: list[str] = []
+        self._tokens: list[int] = []
+        self._earlier = Metrics()
+        self._last = ""
+        self._repeats = 0
+
+    async def events(self) -> AsyncGenerator[AnswerEvent, None]:
+        """The answer."""
+        if self._job.schema is not None and self._teller.thinks:
+            async for event in self._thoughts():
+                yield event
+                if isinstance(event, End):
+                    return
+        async for event in self._answer():
+            yield event
+
+    async def _thoughts(self) -> AsyncGenerator[AnswerEvent, None]:
+        """What is thought, without the format; the prompt then goes on from there."""
+        since = self._stage.watch.now()
+        async with closing(self._stage.running.complete(self._body(None))) as pieces:
+            async for piece in pieces:
+                self._note(piece)
+                told = self._teller.tell(piece)
+                if told.thinking:
+                    yield Delta(thinking=told.thinking)
+                if not self._teller.thinks:
+                    break
+                if piece.stop is not None:  # it never came to an answer
+                    async for event in self._ended(piece.stop):
+                        yield event
+                    return
+            else:
+                raise WorkerLost
+        text = "".join(self._text)
+        said = text[: len(text) - len(told.content)]
+        await self._go_on_after(said)
+        self._earlier = Metrics(
+            eval_count=len(self._tokens), eval_duration=self._stage.watch.now() - since
+        )
+        self._tokens.clear()
+
+    async def _go_on_after(self, said: str) -> None:
+        prompt = self._prompt
+        start = prompt.text
+        if prompt.tokens:
+            start = await self._stage.running.detokenize(prompt.tokens)
+        self._prompt = replace(prompt, text=start + said, tokens=())
+
+    async def _answer(self) -> AsyncGenerator[AnswerEvent, None]:
+        body = self._body(self._job.schema)
+        async with closing(self._stage.running.complete(body)) as pieces:
+            async for piece in pieces:
+                delta = self._teller.take(piece)
+                if delta != Delta():
+                    yield delta
+                stop = piece.stop
+                if self._note(piece) and stop is None:
+                    stop = Stop(limit=True, timings=Timings(tokens=len(self._tokens)))
+                if stop is not None:
+                    break
+            else:
+                raise WorkerLost
+        async for event in self._ended(stop):
+            yield event
+
+    async def _ended(self, stop: Stop) -> AsyncGenerator[AnswerEvent, None]:
+        """What was held back, and the end."""
+        rest = self._teller.rest()
+        if rest != Delta():
+            yield rest
+        metrics = self._stage.watch.metrics(stop)
+        metrics = replace(
+            metrics,
+            eval_count=metrics.eval_count + self._earlier.eval_count,
+            eval_duration=metrics.eval_duration + self._earlier.eval_duration,
+        )
+        end = ended(stop, metrics, made_tool_calls=self._teller.made_tool_calls)
+        yield replace(end, context=await self._context())
+
+    async def _context(self) -> tuple[int, ...] | None:
+        """The tokens of prompt and answer: what a later generate may begin with."""
+        wish = self._job.wish
+        if not isinstance(wish, GenerateWish) or wish.raw:
+            return None
+        prompt = self._prompt
+        before = prompt.tokens or await self._stage.running.tokenize(prompt.text)
+        return (*before, *self._tokens)
+
+    def _note(self, piece: Piece) -> bool:
+        """Take a piece down; whether the model now says one thing over and over."""
+        self._text.append(piece.content)
+        self._tokens += piece.tokens
+        bare = piece.content.strip()
+        self._repeats = self._repeats + 1 if bare == self._last else 0
+        self._last = bare
+        return self._repeats > _REPEATS
+
+    def _body(self, schema: Any) -> dict[str, Any]:
+        wish, prompt = self._job.wish, self._prompt
+        text: Any = list(prompt.tokens) or prompt.text
+        if prompt.images:
+            data = [base64.b64encode(image).decode() for image in prompt.images]
+            text = {"prompt_string": prompt.text, "multimodal_data": data}
+        body = {"prompt": text, **self._job.sampling.body()}
+        body |= {"json_schema": schema} if schema is not None else {}
+        body |= {"n_probs": max(wish.top_logprobs, 1)} if wish.logprobs else {}
+        return body

@@ -1,0 +1,125 @@
+"""Vectors of texts: cut to fit, asked for in batches, brought to unit length.
+
+Source: spec ollama-api 16; inference-and-gguf 2.1, 2.2.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from registry.core.errors import PromptTooLong, RequestInvalid, WorkerFailed
+from registry.core.facts import Facts
+from registry.ports.workers import Dialect, Embedded, LoadSpec, Running
+from registry.services.jobs import closing
+
+BATCH = 64
+_BATCH_BYTES = 1 << 18
+_MARKS = 4  # tokens that no byte of the text stands for, at most
+_TOO_LONG = "the input length exceeds the context length"
+_NO_ROOM = "input after truncation exceeds maximum context length"
+_NO_MORE = "input exceeds maximum context length and cannot be truncated further"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Texts to embed, all of one request. `dimensions` is 0 for all that there are."""
+
+    texts: Sequence[str]
+    spec: LoadSpec
+    truncate: bool = True
+    dimensions: int = 0
+    normalize: bool = True
+
+    @property
+    def limit(self) -> int:
+        """Tokens of one text, marks included."""
+        return self.spec.options.num_ctx
+
+
+async def embedded(inputs: Inputs, running: Running) -> AsyncGenerator[Embedded, None]:
+    """The vectors of the texts in order, a batch at a time.
+
+    Raises:
+        RequestInvalid: a text is too long and may not, or cannot, be cut.
+    """
+    if running.dialect is Dialect.OLLAMA:
+        yield await _passed_on(inputs, running)
+        return
+    for batch in _batches(inputs.texts):
+        texts = [await _fitted(text, inputs, running) for text in batch]
+        try:
+            yield await running.embed(texts, normalize=inputs.normalize)
+        except PromptTooLong:
+            for text in texts:
+                yield await _cut_again(text, inputs, running)
+
+
+def _batches(texts: Sequence[str]) -> list[list[str]]:
+    """At most 64 texts and a quarter of a megabyte each: an answer comes when all are done."""
+    batches: list[list[str]] = []
+    size = _BATCH_BYTES
+    for text in texts:
+        if size + len(text) > _BATCH_BYTES or len(batches[-1]) >= BATCH:
+            batches.append([])
+            size = 0
+        batches[-1].append(text)
+        size += len(text)
+    return batches
+
+
+async def _fitted(text: str, inputs: Inputs, running: Running) -> str:
+    """The text, cut where it has more tokens than fit; one that is short needs no counting."""
+    if len(text.encode("utf-8", "replace")) + _MARKS <= inputs.limit:
+        return text
+    if running.dialect is not Dialect.LLAMA:
+        return text  # its server counts for itself
+    return await _cut(text, inputs, running, inputs.limit)
+
+
+async def _cut(text: str, inputs: Inputs, running: Running, limit: int) -> str:
+    marks = len(await running.tokenize("", special=True))
+    room = limit - marks
+    if room <= 0:
+        raise RequestInvalid(_NO_ROOM)
+    tokens = await running.tokenize(text, special=False)
+    if len(tokens) <= room:
+        return text
+    if not inputs.truncate:
+        raise PromptTooLong(_TOO_LONG, len(tokens), limit)
+    return await running.detokenize(tokens[:room])
+
+
+async def _cut_again(text: str, inputs: Inputs, running: Running) -> Embedded:
+    """A text that is too long for the runner though it has room for so many tokens."""
+    try:
+        return await running.embed([text], normalize=inputs.normalize)
+    except PromptTooLong as error:
+        if not inputs.truncate or running.dialect is not Dialect.LLAMA:
+            raise
+        shorter = await _cut(text, inputs, running, inputs.spec.options.num_batch)
+        if shorter == text:
+            raise RequestInvalid(_NO_MORE) from error
+        return await running.embed([shorter], normalize=inputs.normalize)
+
+
+async def _passed_on(inputs: Inputs, running: Running) -> Embedded:
+    body: dict[str, Any] = {
+        "model": inputs.spec.name.short,
+        "input": list(inputs.texts),
+        "truncate": inputs.truncate,
+    }
+    async with closing(running.native("/api/embed", body)) as frames:
+        async for frame in frames:
+            vectors = frame.get("embeddings")
+            count = frame.get("prompt_eval_count", 0)
+            if isinstance(vectors, list) and len(vectors) == len(inputs.texts):
+                return Embedded(vectors, count if isinstance(count, int) else 0)
+    raise WorkerFailed("the worker's answer has no embeddings")
+
+
+def comes_raw(facts: Facts) -> bool:
+    """Whether the older endpoint gives a model's vectors as they are, not of unit length."""
+    told = facts.values.get(f"{facts.architecture}.normalize_embeddings")
+    if facts.architecture == "bert":
+        return facts.values.get("tokenizer.ggml.model", "bert") != "bert" or told is False
+    return facts.architecture in {"nomic-bert", "nomic-bert-moe"} and told is not True
