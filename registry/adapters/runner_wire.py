@@ -7,6 +7,7 @@ ones: each of those holds one of its threads while it is idle.
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
+from typing import cast
 
 import httptools
 
@@ -168,8 +169,7 @@ class RunnerReply(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no class of asyncio
 
     def data_received(self, data: bytes) -> None:
         """Parse; read no further while too much is held."""
