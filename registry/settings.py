@@ -211,6 +211,13 @@ class Settings(BaseSettings):
             raise ValueError("must begin with http:// or https://")
         return value.rstrip("/")
 
+    @field_validator("storage_url")
+    @classmethod
+    def _supported(cls, value: str) -> str:
+        if value:  # it would otherwise be passed over, and the bytes land elsewhere than was meant
+            raise ValueError("other storage than the data folder is not supported: leave it empty")
+        return value
+
     @field_validator("log_level")
     @classmethod
     def _level(cls, value: str) -> str:

@@ -117,8 +117,10 @@ class Client:
             base_url=url,
             timeout=_PLAIN,
             headers={"User-Agent": f"registry/{__version__}", "Accept": "application/json"},
-            # An HTTP proxy of the environment cannot reach this machine's own loopback.
+            # An HTTP proxy of the environment cannot reach this machine's own loopback; the
+            # authorities it names (SSL_CERT_FILE) count there too.
             trust_env=not is_loopback(url),
+            verify=httpx2.create_ssl_context() if url.startswith("https:") else True,
         )
 
     def __enter__(self) -> Self:

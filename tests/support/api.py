@@ -1,6 +1,7 @@
 """A small server of the model API: a test writes its answers down, and it notes what was asked."""
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -117,12 +118,14 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving() -> Iterator[FakeApi]:
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[FakeApi]:
     """A started server of its own `FakeApi`, on a free port of loopback."""
     api = FakeApi()
     handler = type("Handler", (_Handler,), {"api": api})
     server = _Server(("127.0.0.1", 0), handler)
-    api.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    api.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:

@@ -79,6 +79,12 @@ def test_every_bad_value_is_named_at_once() -> None:
         assert key in str(caught.value)
 
 
+def test_a_storage_that_is_not_supported_is_refused() -> None:
+    with pytest.raises(SettingsInvalid, match=r"REGISTRY_STORAGE_URL: .*leave it empty"):
+        load({"REGISTRY_STORAGE_URL": "s3://bucket"})
+    assert load({"REGISTRY_STORAGE_URL": ""}).storage_url == ""
+
+
 def test_a_value_may_lie_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "url"
     file.write_text("sqlite:///x.db\n")

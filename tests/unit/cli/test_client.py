@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from registry.core.errors import (
     UpstreamUnreachable,
 )
 from tests.support.api import Answer, FakeApi, serving
+from tests.support.certificates import self_signed
 
 DIGEST = Digest.of(b"abc")
 
@@ -76,6 +78,20 @@ def test_what_names_no_server_is_refused(text: str) -> None:
 )
 def test_loopback_is_recognised(url: str, local: bool) -> None:
     assert is_loopback(url) is local
+
+
+def test_an_authority_of_the_environment_counts_on_this_machine_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = self_signed(tmp_path)
+    with serving(tls=context) as api:
+        api.answers = {"GET /api/version": Answer(json={"version": "1.2.3"})}
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        with Client(api.url) as stranger, pytest.raises(UpstreamUnreachable):
+            stranger.version()
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
+        with Client(api.url) as known:
+            assert known.version() == "1.2.3"
 
 
 @pytest.mark.parametrize(
