@@ -91,7 +91,7 @@ class Standing:
             slots=slots,
             taken=taken,
             ours=mine,
-            missing=_missing(facts, spec),
+            missing=_missing(worker, facts, spec),
             loads=sum(item.loading for item in facts.loaded) + len(used - listed),
             load_bytes_per_s=facts.load_bytes_per_s,
             # a load is on its way there that idle runners will have to make room for
@@ -110,7 +110,9 @@ def _is_idle(item: Loaded, used: set[str], pinned: frozenset[str]) -> bool:
     return not busy and str(item.name) not in pinned
 
 
-def _missing(facts: WorkerFacts, spec: LoadSpec) -> int:
+def _missing(worker: Worker, facts: WorkerFacts, spec: LoadSpec) -> int:
     if facts.has_all or facts.models is not None:
+        return 0
+    if worker.dialect is Dialect.OLLAMA and spec.manifest in facts.cached:
         return 0
     return sum(blob.size for blob in spec.blobs if blob.digest not in facts.cached)

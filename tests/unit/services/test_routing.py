@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 
 import pytest
 from prometheus_client import generate_latest
@@ -127,6 +128,10 @@ async def settle(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0.001)
+
+
+def leased(worker: FakeWorker, count: int) -> bool:
+    return len(worker.leases) == count
 
 
 async def test_requests_for_one_runner_are_served_in_the_order_they_came() -> None:
@@ -282,7 +287,7 @@ async def test_a_worker_that_went_away_does_not_speak_against_the_model() -> Non
     router = router_over(worker)
     for count in range(1, 6):
         task = asyncio.create_task(answer(router))
-        await settle(lambda expected=count: len(worker.leases) == expected)
+        await settle(partial(leased, worker, count))
         worker.change(reachable=False)
         worker.die()
         with pytest.raises(WorkerLost):
