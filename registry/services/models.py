@@ -54,13 +54,23 @@ class Models:
         return await self._catalog.read(lambda tx: tx.find_model(name))
 
     async def parts(self, tag: Tag) -> Parts:
-        """The model taken apart. Manifests never change, so the last few hundred are remembered."""
-        found = self._parts.get(tag.digest)
+        """The model taken apart."""
+        return await self.parts_of(tag.digest)
+
+    async def parts_of(self, digest: Digest) -> Parts:
+        """The model of a manifest; of the last few hundred also after they were deleted.
+
+        Manifests never change, so they are remembered.
+
+        Raises:
+            ModelUnknown: there is none.
+        """
+        found = self._parts.get(digest)
         if found is None:
-            found = await self._catalog.read(lambda tx: _load(tx, tag.digest))
+            found = await self._catalog.read(lambda tx: _load(tx, digest))
             if len(self._parts) >= _CACHED_PARTS:
                 self._parts.pop(next(iter(self._parts)))
-            self._parts[tag.digest] = found
+            self._parts[digest] = found
         return found
 
     async def show(

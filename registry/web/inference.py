@@ -18,11 +18,13 @@ from registry.core.errors import Forbidden, RequestInvalid
 from registry.core.generation import Answer, Vectors
 from registry.core.wishes import ChatWish, EmbedWish, GenerateWish
 from registry.services.inference import Admitted, Ask, Purpose
+from registry.services.running import running_models
 from registry.web import auth, signin
 from registry.web.answers import json_response
 from registry.web.inference_answers import (
     Wording,
     respond,
+    running_model,
     vector_response,
     vectors_response,
 )
@@ -177,8 +179,12 @@ def _is_input(value: Any) -> bool:
 
 
 async def ps(request: Request) -> Response:
-    """GET /api/ps: no worker, no running model."""
-    return json_response({"models": []})
+    """GET /api/ps: what runs on all workers, of what the caller may see."""
+    own = services(request)
+    running = await running_models(own.router, own.models, own.clock)
+    if not auth.is_off(request):
+        running = [item for item in running if await find_visible(request, item.loaded.name)]
+    return json_response({"models": [running_model(item) for item in running]})
 
 
 async def status(request: Request) -> Response:

@@ -28,10 +28,13 @@ from registry.core.generation import (
 )
 from registry.core.gojson import dumps
 from registry.core.wishes import ToolCall
+from registry.services.running import RunningModel
 from registry.services.vectors import as_json, wide_json
-from registry.web.answers import bytes_response, json_response, utc_now
+from registry.web.answers import bytes_response, json_response, rfc3339, utc_now
 from registry.web.streams import NDJSON
 
+OWN_WORKER = "local"
+"""The worker inside the server: what runs there is told as the real server tells it."""
 _NOTHING_RAN = (Reason.LOAD, Reason.UNLOAD)
 
 
@@ -126,6 +129,22 @@ def vector_response(found: Vectors) -> Response:
     """The answer of the older form of embed: one vector, or none."""
     numbers = b"".join(wide_json(vector) for vector in found.vectors) or b"[]"
     return bytes_response(b'{"embedding":' + numbers + b"}")
+
+
+def running_model(item: RunningModel) -> dict[str, Any]:
+    """An entry of `/api/ps`. One on another worker than the server's own also has its name."""
+    loaded = item.loaded
+    entry = {
+        "name": loaded.name.short,
+        "model": loaded.name.short,
+        "size": loaded.size,
+        "digest": loaded.manifest.hex,
+        "details": item.details,
+        "expires_at": rfc3339(item.expires_at),
+        "size_vram": loaded.size_vram,
+        "context_length": loaded.num_ctx,
+    }
+    return entry | ({} if item.worker == OWN_WORKER else {"worker": item.worker})
 
 
 def joined(said: list[Delta]) -> Delta:

@@ -42,13 +42,15 @@ async def ask(tmp_path: Path) -> AsyncIterator[Caller]:
         lib.clock.now += 10**10
         routes = [*inference.routes, *compat.routes]
         app = Starlette(routes=routes, exception_handlers={RegistryError: errors.answer})
+        router = Router()
         app.state.services = SimpleNamespace(
             settings=Settings.load({}, data=tmp_path),
+            router=router,
             clock=lib.clock,
             models=lib.models,
             listing=lib.listing,
             inference=Inference(lib.models),
-            generation=Generation(Router(), Worker(), Clocks(now=lib.clock)),
+            generation=Generation(router, Worker(), Clocks(now=lib.clock)),
         )
         yield Caller(app)
 
