@@ -88,7 +88,7 @@ class OllamaWorker(Polled):
         """How long the model is to stay, if that was not told before."""
         if keep_alive_s != 0 and self._kept.get(name, -1.0) == keep_alive_s:
             return
-        value = -1 if keep_alive_s is None else f"{max(0.0, keep_alive_s)}s"
+        value = -1 if keep_alive_s is None else f"{max(0, round(keep_alive_s * 1e3))}ms"
         body = {"model": name, "keep_alive": value, "stream": False}
         with contextlib.suppress(RegistryError, TimeoutError):
             async with asyncio.timeout(_RELEASE_S):
