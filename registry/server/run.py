@@ -27,6 +27,11 @@ from registry.settings import Limits, Settings
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
 _CANCELLED_S = 5.0  # for cancelled requests to clean up
+STOPPING = "registry.stopping"
+"""Under this name the application's state may have a function to be called when the server stops.
+
+Before requests are let finish: some only end when they are told to.
+"""
 _PARTING_S = 0.5  # for a client to answer TLS's goodbye; those that pool connections never do
 
 
@@ -111,6 +116,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, let requests finish, stop the application."""
         parting = asyncio.create_task(self._part())
+        if stopping := self.lifespan.state.get(STOPPING):
+            stopping()
         try:
             await super().shutdown(sockets)
         finally:

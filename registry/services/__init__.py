@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog
+from registry.ports.links import WorkerLinks
 from registry.services.accounts import Accounts
 from registry.services.adoption import Adoption
 from registry.services.audit import Audit
@@ -21,6 +22,7 @@ from registry.services.push import Push
 from registry.services.routing import Router
 from registry.services.tokens import Tokens
 from registry.services.uploads import Uploads
+from registry.services.worker_keys import WorkerKeys
 from registry.settings import Settings
 
 
@@ -48,3 +50,5 @@ class Services:
     accounts: Accounts
     audit: Audit
     tokens: Tokens
+    links: WorkerLinks
+    worker_keys: WorkerKeys
