@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from typing import cast
+from typing import cast
 
 import httptools
 

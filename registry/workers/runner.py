@@ -102,7 +102,7 @@ def _parameters(engine: Any, settings: Mapping[str, Any]) -> Any:
     params.ui = False
     params.offline = True
     params.endpoint_metrics = True
-    params.verbosity = 4  # the lines that tell of buffers
+    params.verbosity = settings.get("verbosity", 4)  # the lines that tell of buffers
     kind = engine.ggml_type[f"GGML_TYPE_{settings['cache_type']}"]
     params.cache_type_k = params.cache_type_v = kind
     params.flash_attn_type = _flash(engine, settings["flash_attention"])
