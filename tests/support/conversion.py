@@ -5,6 +5,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from registry.core.convert.files import Folder
+from registry.core.convert.model import convert_model
+from registry.core.convert.plan import Conversion
+from registry.core.convert.safetensors import Stored, header_length, parse_header, unite
 from registry.core.gguf.writer import layout, padded
 from registry.tensors.files import File
 from registry.tensors.sources import Source
@@ -44,3 +48,18 @@ def write(source: Source, path: Path) -> Path:
     """The same, as a file."""
     path.write_bytes(gguf(source))
     return path
+
+
+def stored(contents: Mapping[str, bytes]) -> dict[str, Stored]:
+    """The tensors of safetensors files in memory."""
+    headers = []
+    for name, data in contents.items():
+        if name.endswith(".safetensors"):
+            length = header_length(data[:8], len(data), name)
+            headers.append(parse_header(data[8 : 8 + length], len(data), name))
+    return unite(headers)
+
+
+def planned(contents: Mapping[str, bytes]) -> Conversion:
+    """What a checkpoint in memory is to become."""
+    return convert_model(Folder(contents), stored(contents))

@@ -67,7 +67,7 @@ def _all_keys(
             yield name, entry
         else:
             yield f"{kind.name}.{name}", entry
-    yield from words.keys()
+    yield from words.entries()
     packed = any(tensor.type == "MXFP4" for tensor in made)
     yield u32("general.quantization_version", _QUANTIZATION_VERSION)
     yield u32("general.file_type", FILE_TYPE_MXFP4 if packed else FILE_TYPE_F16)

@@ -100,7 +100,9 @@ def _end_keys(
         ends = _ids(value, size) if isinstance(value, list) else []
         if len(ends) > 1:
             yield array("tokenizer.ggml.eos_token_ids", Kind.I32, ends)
-            yield u32("tokenizer.ggml.eot_token_id", next(end for end in ends if end != eos))
+            others = [end for end in ends if end != eos]
+            if others:
+                yield u32("tokenizer.ggml.eot_token_id", others[0])
             return
 
 

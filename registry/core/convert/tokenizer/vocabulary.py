@@ -55,7 +55,7 @@ class Vocabulary:
         missing = range(size - len(self.tokens))
         self.tokens += [Token(f"[PAD{number}]", TokenType.UNUSED, -1.0) for number in missing]
 
-    def keys(self) -> list[KeyValue]:
+    def entries(self) -> list[KeyValue]:
         """The keys of the GGUF."""
         at = "tokenizer.ggml."
         types = [int(token.type) for token in self.tokens]
