@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -44,7 +45,7 @@ from registry.services.routing import Router
 from registry.services.tokens import Tokens
 from registry.services.uploads import UploadLimits, Uploads
 from registry.services.worker_keys import WorkerKeys
-from registry.settings import Settings
+from registry.settings import Settings, unknown_names
 from registry.web import (
     api_v1,
     auth,
@@ -229,6 +230,8 @@ def serve(settings: Settings, ready: Callable[[int, str | None], None]) -> None:
     administrator is made, if there is none yet.
     """
     logs.configure(settings.log_level, json=settings.log_json)
+    for name in unknown_names(os.environ):
+        log.warning("no such setting", variable=name)
     prepare(settings)
     code = asyncio.run(_setup_code(settings))
 

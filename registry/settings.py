@@ -8,7 +8,7 @@ server are read where ours are not set, because they mean the same. `app`, `cli`
 
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,6 +19,8 @@ from registry.core.duration import parse_duration
 from registry.core.errors import RequestInvalid
 
 DEFAULT_PORT = 11434
+CLIENT_NAMES = {"REGISTRY_SERVER"}
+"""Variables that the command line reads and the server does not."""
 GIB = 1 << 30
 
 
@@ -253,6 +255,22 @@ class Settings(BaseSettings):
     def sqlite_path(self) -> Path:
         """The database file used without `database_url`."""
         return self.data / "registry.db"
+
+
+def unknown_names(environ: Mapping[str, str]) -> list[str]:
+    """Variables that look like ours and mean nothing: perhaps misspelt, so they are told of."""
+    known = set(_names(Settings, "REGISTRY_"))
+    known |= {f"{name}_FILE" for name in known} | CLIENT_NAMES
+    return sorted(name for name in environ if name.startswith("REGISTRY_") and name not in known)
+
+
+def _names(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _names(kind, f"{prefix}{name.upper()}__")
+        else:
+            yield f"{prefix}{name.upper()}"
 
 
 def _from_environment(cls: type[Settings], env: dict[str, str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.settings import Settings, SettingsInvalid
+from registry.settings import Settings, SettingsInvalid, unknown_names
 
 
 def load(environ: dict[str, str], **given: object) -> Settings:
@@ -120,3 +120,16 @@ def test_settings_of_the_real_server_are_read_where_they_mean_the_same() -> None
 def test_a_duration_that_is_none_is_refused_by_name() -> None:
     with pytest.raises(SettingsInvalid, match="REGISTRY_WORKER__KEEP_ALIVE"):
         load({"REGISTRY_WORKER__KEEP_ALIVE": "soon"})
+
+
+def test_names_that_mean_nothing_are_found() -> None:
+    environ = {
+        "REGISTRY_PROT": "1",
+        "REGISTRY_LIMITS__BLOB_BYTE": "1",
+        "REGISTRY_PORT": "1",
+        "REGISTRY_PORT_FILE": "x",
+        "REGISTRY_LIMITS__BLOB_BYTES": "1",
+        "REGISTRY_SERVER": "x",
+        "OLLAMA_PROT": "1",
+    }
+    assert unknown_names(environ) == ["REGISTRY_LIMITS__BLOB_BYTE", "REGISTRY_PROT"]
