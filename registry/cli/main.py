@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli import admin, admin_keys, admin_rights, models
+from registry.cli import admin, admin_keys, admin_rights, conversion, models
 
 app = typer.Typer(
     name="registry",
@@ -50,6 +50,8 @@ app.command("list")(models.show_list)
 app.command("ls", hidden=True)(models.show_list)
 app.command("show")(models.show)
 app.command("create")(models.create)
+app.command("quantize")(conversion.quantize)
+app.command("convert")(conversion.convert)
 app.command("pull")(models.pull)
 app.command("push")(models.push)
 app.command("cp")(models.copy)

@@ -141,7 +141,7 @@ def show(
     if len(wanted) + as_json > 1:
         options = ", ".join(f"--{part}" for part in parts)
         raise typer.BadParameter(f"only one of {options} and --json can be given")
-    with session(server) as client, _suggestion(client, name):
+    with session(server) as client, suggestion(client, name):
         answer = client.show(name, verbose=verbose)
         if as_json:
             write(json.dumps(answer, indent=2))
@@ -175,12 +175,12 @@ def create(
     if sum(map(bool, (file, from_, gguf))) > 1:
         raise typer.BadParameter("only one of --file, --from and --gguf can be given")
     again = "Files that are uploaded already will not be sent again."
-    with session(server, again) as client, _suggestion(client, name):
+    with session(server, again) as client, suggestion(client, name):
         ModelName.checked(name, f"invalid model name: {name}")
         sources = _sources(file, from_, gguf)
         for warning in sources.warnings:
             remark(warning)
-        with _follower(as_json) as follow:
+        with follower(as_json) as follow:
             request = {"model": name, **upload_all(client, sources, follow)}
             if quantize:
                 request["quantize"] = quantize
@@ -215,7 +215,7 @@ def pull(
 ) -> None:
     """Have the server fetch a model from another registry."""
     again = f"What has arrived is kept: `registry pull {name}` goes on from there."
-    with session(server, again) as client, _plain_http(insecure), _follower(as_json) as follow:
+    with session(server, again) as client, _plain_http(insecure), follower(as_json) as follow:
         for report in client.pull(name, insecure=insecure):
             follow(report)
 
@@ -230,9 +230,9 @@ def push(
     again = f"Layers that have arrived are not sent again by another `registry push {name}`."
     with (
         session(server, again) as client,
-        _suggestion(client, name),
+        suggestion(client, name),
         _plain_http(insecure),
-        _follower(as_json) as follow,
+        follower(as_json) as follow,
     ):
         for report in client.push(name, insecure=insecure):
             follow(report)
@@ -244,7 +244,7 @@ def copy(
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Give a model a second name; no bytes are copied."""
-    with session(server) as client, _suggestion(client, source):
+    with session(server) as client, suggestion(client, source):
         client.copy(source, destination)
         write(f"copied '{source}' to '{destination}'")
 
@@ -258,7 +258,7 @@ def remove(
     with session(server) as client:
         for name in names:
             try:
-                with _suggestion(client, name):
+                with suggestion(client, name):
                     client.delete(name)
                 write(f"deleted '{name}'")
             except (ModelUnknown, RequestInvalid) as error:
@@ -289,7 +289,7 @@ def version(server: Server = DEFAULT_SERVER, as_json: Json = False) -> None:
 
 
 @contextmanager
-def _follower(as_json: bool) -> Iterator[Any]:
+def follower(as_json: bool) -> Iterator[Any]:
     """Where the reports of a stream go: drawn, or as JSON lines to standard output."""
     if as_json:
         yield _write_report
@@ -304,7 +304,7 @@ def _write_report(report: Report) -> None:
 
 
 @contextmanager
-def _suggestion(client: Client, name: str) -> Iterator[None]:
+def suggestion(client: Client, name: str) -> Iterator[None]:
     """Add to "not found" what the caller may have meant."""
     try:
         yield

@@ -213,6 +213,8 @@ class Weights:
                 if conversion.total >= _SHOWN_BYTES and conversion.done != shown:
                     shown = conversion.done
                     yield _advance(order, conversion)
+        if 0 <= shown < conversion.total:
+            yield _advance(order, conversion)
         work.made[found.blob.digest] = found.new
         made.append(found)
         for text in found.warnings:
