@@ -34,6 +34,9 @@ class Alternate:
     which: int
 
 
+SILU = frozenset({"silu", "swish"})
+GELU = frozenset({"gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh"})
+
 Pick = Whole | Cut | Half | Alternate
 
 
@@ -91,6 +94,7 @@ class Family:
     prefixes: tuple[str, ...] = ("model.",)
     ignored: tuple[str, ...] = ("rotary_emb.inv_freq",)
     dropped: tuple[str, ...] = ()
+    activations: frozenset[str] = SILU  # of the network, in the config's words
     tied: bool = False  # what `tie_word_embeddings` means when it is not there
     cuts_padding: bool = False  # rows of the embedding beyond the tokenizer are cut, not named
     tokenizer: TokenizerNotes = field(default_factory=TokenizerNotes)

@@ -14,12 +14,19 @@ from registry.core.convert.family import Alternate, Cut, Family, Half, Pick, Rul
 from registry.core.convert.plan import Columns, Output, Packed4, Pairs, Part, Step, Turned, View
 
 _NUMBER = re.compile(r"(?<=\.)(\d{1,6})(?=\.|$)")
-_MAX_EXPERTS = 4096
 _MAX_MATRIX = 1 << 28
 """Elements of a matrix that has to be transposed, which is done in memory."""
 
 _KEPT_EXACT = ("ffn_gate_inp", "_norm", "rope_freqs", "rope_factors", "attn_sinks")
 _KEPT_NAMES = frozenset({"position_embd.weight", "token_types.weight"})
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many layers and experts the config tells of."""
+
+    layers: int
+    experts: int
 
 
 @dataclass(slots=True)
@@ -33,7 +40,7 @@ class _Target:
 
 
 def outputs(
-    family: Family, rules: Iterable[Rule], tensors: Sequence[Found], layers: int
+    family: Family, rules: Iterable[Rule], tensors: Sequence[Found], counts: Counts
 ) -> tuple[list[Output], list[str]]:
     """The tensors of the GGUF, and the warnings about those that are left out.
 
@@ -51,13 +58,13 @@ def outputs(
         if prefix:
             dropped[prefix] = dropped.get(prefix, 0) + 1
         elif not any(part in tensor.name for part in family.ignored):
-            _place(tensor, table, family.prefixes, targets, layers)
-    _check_complete(rules, targets, layers)
+            _place(tensor, table, family.prefixes, targets, counts.layers)
+    _check_complete(rules, targets, counts.layers)
     warnings = [
         f"{count} tensors {prefix}… are left out: only the text model is converted"
         for prefix, count in dropped.items()
     ]
-    return [_output(name, target) for name, target in targets.items()], warnings
+    return [_output(name, target, counts.experts) for name, target in targets.items()], warnings
 
 
 def _place(
@@ -122,12 +129,12 @@ def _check_complete(rules: Sequence[Rule], targets: Mapping[str, _Target], layer
                 raise CheckpointInvalid(f"layer {layer} has no tensor for {pattern.split('.')[2]}")
 
 
-def _output(name: str, target: _Target) -> Output:
+def _output(name: str, target: _Target, experts: int) -> Output:
     found = [target.found[index] for index in sorted(target.found)]
     if target.rule.stacks and sorted(target.found) != list(range(len(found))):
         raise CheckpointInvalid(f"{name}: the experts are not numbered from 0 on")
-    if len(found) > _MAX_EXPERTS:
-        raise CheckpointInvalid(f"{name}: {len(found)} experts are too many")
+    if target.rule.stacks and len(found) != experts:
+        raise CheckpointInvalid(f"{name} has {len(found)} experts, config.json says {experts}")
     first = found[0]
     for tensor in found:
         _check_shape(tensor, target.rule, name)

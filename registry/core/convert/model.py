@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from registry.core.convert.architectures import family
 from registry.core.convert.companions import pair_up
 from registry.core.convert.config import Config
-from registry.core.convert.documents import CheckpointInvalid
+from registry.core.convert.documents import CheckpointInvalid, shown
 from registry.core.convert.family import Family
 from registry.core.convert.files import CONFIG, Folder
-from registry.core.convert.mapping import cut_rows, in_order, outputs
+from registry.core.convert.mapping import Counts, cut_rows, in_order, outputs
 from registry.core.convert.plan import Conversion, KeyValue, Output, Scaled, text, u32
 from registry.core.convert.safetensors import Stored
 from registry.core.convert.tokenizer import Vocabulary, options, vocabulary
@@ -33,12 +33,13 @@ def convert_model(folder: Folder, tensors: Mapping[str, Stored]) -> Conversion:
     kind = family(whole.architecture)
     config = Config.of(values)
     keys = list(kind.keys(config))
-    layers = next(entry.value for name, entry in keys if name == "block_count")
-    assert isinstance(layers, int)
+    counts = {name: entry.value for name, entry in keys if isinstance(entry.value, int)}
+    _check_activation(kind, config)
     rules = list(kind.rules(config))
     words = vocabulary(folder, kind.tokenizer)
     found = pair_up(tensors, config)
-    made, warnings = outputs(kind, rules, found, layers)
+    counted = Counts(counts["block_count"], counts.get("expert_count", 0))
+    made, warnings = outputs(kind, rules, found, counted)
     made = _without_tied(kind, config, made)
     made = _fitted(kind, config, words, made)
     options(folder, config.values, words, kind.tokenizer)
@@ -71,6 +72,18 @@ def _all_keys(
     packed = any(tensor.type == "MXFP4" for tensor in made)
     yield u32("general.quantization_version", _QUANTIZATION_VERSION)
     yield u32("general.file_type", FILE_TYPE_MXFP4 if packed else FILE_TYPE_F16)
+
+
+def _check_activation(kind: Family, config: Config) -> None:
+    """The engine's graphs have one function each, which a config may not share.
+
+    Raises:
+        CheckpointInvalid: it has another.
+    """
+    name = next(iter(sorted(kind.activations)))
+    told = config.text("hidden_activation", "hidden_act", default=name)
+    if told not in kind.activations:
+        raise CheckpointInvalid(f"{config.file}: hidden_act {shown(told)} is not supported")
 
 
 def _without_tied(kind: Family, config: Config, made: list[Output]) -> list[Output]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from registry.core.convert.config import Config
 from registry.core.convert.decoder import Sizes
-from registry.core.convert.family import Cut, Family, Rule, TokenizerNotes
+from registry.core.convert.family import GELU, Cut, Family, Rule, TokenizerNotes
 from registry.core.convert.plan import KeyValue, f32, flag, u32
 
 HEADS = ("pooler.", "position_ids", "cls.", "lm_head.")
@@ -51,6 +51,7 @@ FAMILY = Family(
     rules=rules,
     prefixes=("bert.",),
     ignored=HEADS,
+    activations=GELU,
     tied=True,
     tokenizer=TokenizerNotes(embeds=True),
 )

@@ -12,7 +12,7 @@ from registry.core.convert.decoder import (
     norms,
     rope_keys,
 )
-from registry.core.convert.family import PLUS_ONE, Family, Rule, TokenizerNotes
+from registry.core.convert.family import GELU, PLUS_ONE, Family, Rule, TokenizerNotes
 from registry.core.convert.plan import KeyValue
 
 TURNS = TokenizerNotes(
@@ -42,6 +42,7 @@ FAMILY = Family(
     classes=("GemmaForCausalLM",),
     keys=keys,
     rules=rules,
+    activations=GELU,
     tied=True,
     tokenizer=TURNS,
 )

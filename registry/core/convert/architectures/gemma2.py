@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from registry.core.convert.architectures import gemma
 from registry.core.convert.config import Config
 from registry.core.convert.decoder import attention, ends, gated, sandwich_norms
-from registry.core.convert.family import PLUS_ONE, Family, Rule
+from registry.core.convert.family import GELU, PLUS_ONE, Family, Rule
 from registry.core.convert.plan import KeyValue, f32, u32
 
 
@@ -38,6 +38,7 @@ FAMILY = Family(
     classes=("Gemma2ForCausalLM",),
     keys=keys,
     rules=rules,
+    activations=GELU,
     tied=True,
     tokenizer=gemma.TURNS,
 )

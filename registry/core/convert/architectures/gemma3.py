@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from registry.core.convert.architectures import gemma, gemma2
 from registry.core.convert.config import Config, rope
 from registry.core.convert.decoder import Sizes, decoder_keys, head_norms, scaling_keys
-from registry.core.convert.family import PLUS_ONE, Family, Rule
+from registry.core.convert.family import GELU, PLUS_ONE, Family, Rule
 from registry.core.convert.plan import KeyValue, array, f32, u32
 from registry.core.gguf import Kind
 
@@ -84,6 +84,7 @@ FAMILY = Family(
         "model.vision_tower.",
         "model.multi_modal_projector.",
     ),
+    activations=GELU,
     tied=True,
     cuts_padding=True,
     tokenizer=gemma.TURNS,

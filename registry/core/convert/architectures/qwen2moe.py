@@ -13,18 +13,23 @@ from registry.core.convert.plan import KeyValue, u32
 def keys(config: Config) -> Iterator[KeyValue]:
     """Qwen 2's keys and those of the experts."""
     yield from qwen2.keys(config)
-    check_all_layers(config)
+    check_experts(config, norm=False)
     yield from expert_keys(config, "moe_intermediate_size")
     shared = config.count("shared_expert_intermediate_size")
     yield u32("expert_shared_feed_forward_length", shared)
 
 
-def check_all_layers(config: Config) -> None:
-    """The engine's graph has experts in every layer; a config may say otherwise.
+def check_experts(config: Config, *, norm: bool) -> None:
+    """The engine's graph has experts in every layer, and makes their shares 1 together or not.
 
     Raises:
-        CheckpointInvalid: it does.
+        CheckpointInvalid: the config says otherwise.
     """
+    told = config.flag("norm_topk_prob", False)
+    if told is not norm:
+        raise CheckpointInvalid(
+            f"{config.file}: norm_topk_prob {str(told).lower()} is not supported"
+        )
     dense = config.values.get("mlp_only_layers")
     if dense or config.count("decoder_sparse_step", default=1) != 1:
         raise CheckpointInvalid(f"{config.file}: layers without experts are not supported")

@@ -19,7 +19,7 @@ from registry.core.convert.plan import KeyValue
 def keys(config: Config) -> Iterator[KeyValue]:
     """Qwen 3's keys and those of the experts."""
     yield from qwen2.keys(config)
-    qwen2moe.check_all_layers(config)
+    qwen2moe.check_experts(config, norm=True)
     yield from expert_keys(config, "moe_intermediate_size")
 
 

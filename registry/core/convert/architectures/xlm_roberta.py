@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from registry.core.convert.architectures import bert
 from registry.core.convert.config import Config
-from registry.core.convert.family import Cut, Family, Rule, TokenizerNotes
+from registry.core.convert.family import GELU, Cut, Family, Rule, TokenizerNotes
 from registry.core.convert.plan import KeyValue
 
 
@@ -31,6 +31,7 @@ FAMILY = Family(
     rules=rules,
     prefixes=("roberta.",),
     ignored=bert.HEADS,
+    activations=GELU,
     tied=True,
     tokenizer=TokenizerNotes(embeds=True),
 )
