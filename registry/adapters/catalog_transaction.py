@@ -1,14 +1,15 @@
 """The catalog's reader and transaction in SQL, put together from their parts. Any dialect's."""
 
 from registry.adapters.catalog_blobs import BlobReader
+from registry.adapters.catalog_fleet import FleetChanges, FleetQueries
 from registry.adapters.catalog_manifests import ManifestReader, ManifestWriter
 from registry.adapters.catalog_rights import RightsChanges, RightsQueries
 from registry.adapters.catalog_transfers import TransferReader, TransferWriter
 
 
-class SqlReader(ManifestReader, BlobReader, TransferReader, RightsQueries):
+class SqlReader(ManifestReader, BlobReader, TransferReader, RightsQueries, FleetQueries):
     """`Reader` on a session."""
 
 
-class SqlTransaction(ManifestWriter, TransferWriter, RightsChanges):
+class SqlTransaction(ManifestWriter, TransferWriter, RightsChanges, FleetChanges):
     """`Transaction` on a session."""

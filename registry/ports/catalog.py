@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar
 from registry.core.digest import Digest
 from registry.core.names import ModelName, RepositoryName
 from registry.ports.accounts import AccountReader, AccountWriter
+from registry.ports.fleet import FleetReader, FleetWriter
 from registry.ports.transfers import TransferReader, TransferWriter
 
 T = TypeVar("T")
@@ -126,7 +127,7 @@ class FolderChange:
     body: bytes | None
 
 
-class Reader(AccountReader, TransferReader, Protocol):
+class Reader(AccountReader, TransferReader, FleetReader, Protocol):
     """What a read function may ask. Absent things are None or empty, never an error."""
 
     # names
@@ -213,7 +214,7 @@ class Reader(AccountReader, TransferReader, Protocol):
         """A secret shared by all replicas, such as the key of direct URLs."""
 
 
-class Transaction(Reader, AccountWriter, TransferWriter, Protocol):
+class Transaction(Reader, AccountWriter, TransferWriter, FleetWriter, Protocol):
     """What a write function may do besides. Everything becomes visible at once, or nothing."""
 
     def put_repository(self, name: RepositoryName) -> Repository:

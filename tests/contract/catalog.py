@@ -16,6 +16,7 @@ from registry.core.names import ModelName, RepositoryName
 from registry.ports.catalog import Catalog, Reader, Transaction
 from tests.contract.catalog_accounts import AccountsContract
 from tests.contract.catalog_blobs import BlobsContract
+from tests.contract.catalog_fleet import FleetContract
 from tests.contract.catalog_manifests import ManifestsContract
 from tests.contract.catalog_names import NamesContract
 from tests.contract.catalog_transfers import TransfersContract
@@ -252,6 +253,7 @@ class CatalogContract(
     ManifestsContract,
     BlobsContract,
     TransfersContract,
+    FleetContract,
     AccountsContract,
 ):
     """All of it."""
