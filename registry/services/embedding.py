@@ -13,7 +13,7 @@ from registry.ports.workers import Dialect, Embedded, LoadSpec, Running
 from registry.services.jobs import closing
 
 BATCH = 64
-_BATCH_BYTES = 1 << 18
+_BATCH_LENGTH = 1 << 18
 _MARKS = 4  # tokens that no byte of the text stands for, at most
 _TOO_LONG = "the input length exceeds the context length"
 _NO_ROOM = "input after truncation exceeds maximum context length"
@@ -55,15 +55,15 @@ async def embedded(inputs: Inputs, running: Running) -> AsyncGenerator[Embedded,
 
 
 def _batches(texts: Sequence[str]) -> list[list[str]]:
-    """At most 64 texts and a quarter of a megabyte each: an answer comes when all are done."""
+    """At most 64 texts each, and not too many long ones: an answer comes when all are done."""
     batches: list[list[str]] = []
-    size = _BATCH_BYTES
+    room = 0
     for text in texts:
-        if size + len(text) > _BATCH_BYTES or len(batches[-1]) >= BATCH:
+        if not batches or len(batches[-1]) >= BATCH or len(text) > room:
             batches.append([])
-            size = 0
+            room = _BATCH_LENGTH
         batches[-1].append(text)
-        size += len(text)
+        room -= len(text)
     return batches
 
 
