@@ -7,6 +7,7 @@ import pytest
 from registry.workers.engine import find_engine
 from tests.support import postgres as servers
 from tests.support.postgres import PostgresServer
+from tests.support.syncs import Syncs
 
 
 @pytest.fixture
@@ -23,6 +24,12 @@ def postgres() -> Iterator[PostgresServer]:
         pytest.skip("Postgres is not installed here")
     with servers.running(tools) as server:
         yield server
+
+
+@pytest.fixture
+def syncs(monkeypatch: pytest.MonkeyPatch) -> Syncs:
+    """Records what is synced from here on."""
+    return Syncs(monkeypatch)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,21 +11,21 @@ import contextlib
 import io
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
+from registry.adapters import fs_small
 from registry.adapters.fs_buffers import BufferPool, Lane
 from registry.adapters.fs_files import IncomingFile, Layout, Run, free_bytes, new_key
 from registry.adapters.fs_incoming import FsIncoming, Workshop
 from registry.adapters.fs_pieces import Running
-from registry.adapters.fs_small import FsSmall
 from registry.adapters.os_errors import os_errors
 from registry.core.digest import Digest
 from registry.core.errors import BlobUnknown, StorageFull, UploadUnknown
-from registry.ports.blobs import Incoming, Opened, Small
+from registry.ports.blobs import Incoming, Opened
 
 T = TypeVar("T")
 
@@ -131,9 +131,17 @@ class FileBlobStore:
         self._active.add(key)
         return FsIncoming(self._workshop, path, file, size, running)
 
-    def small(self, contents: Mapping[Digest, bytes]) -> Small:
-        """A few small contents, to be published together."""
-        return FsSmall(self._layout, self._run, contents)
+    def new_key(self, digest: Digest) -> str:
+        """The name that the blob's file will have."""
+        return digest.file_name
+
+    def put(self, contents: Mapping[str, bytes]) -> None:
+        """Write small blobs, unsynced."""
+        fs_small.put(self._layout, contents)
+
+    def sync(self, keys: Sequence[str]) -> None:
+        """Sync small blobs."""
+        fs_small.sync(self._layout, keys)
 
     async def open(self, storage_key: str) -> Opened:
         """Open a blob."""

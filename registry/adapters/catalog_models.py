@@ -90,6 +90,7 @@ _FOLDER_CHANGES = Statement(
     .outerjoin_from(
         t.folder_change, t.manifest, t.manifest.c.digest == t.folder_change.c.manifest_digest
     )
+    .where(t.folder_change.c.id > _P("after"))
     .order_by(t.folder_change.c.id)
     .limit(_P("count"))
 )
@@ -183,7 +184,7 @@ class ModelReader(Queries):
         }
         return self._sql.one(_IS_DUE, **parts) is not None
 
-    def folder_changes(self, limit: int) -> list[FolderChange]:
+    def folder_changes(self, limit: int, after: int = 0) -> list[FolderChange]:
         """See `Reader`."""
-        rows = self._sql.all(_FOLDER_CHANGES, count=limit)
+        rows = self._sql.all(_FOLDER_CHANGES, count=limit, after=after)
         return [FolderChange(row[0], ModelName(*row[1:5]), row[5]) for row in rows]

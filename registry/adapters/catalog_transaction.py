@@ -1,15 +1,18 @@
 """The catalog's reader and transaction in SQL, put together from their parts. Any dialect's."""
 
 from registry.adapters.catalog_blobs import BlobReader
+from registry.adapters.catalog_contents import ContentReader, ContentWriter
 from registry.adapters.catalog_fleet import FleetChanges, FleetQueries
 from registry.adapters.catalog_manifests import ManifestReader, ManifestWriter
 from registry.adapters.catalog_rights import RightsChanges, RightsQueries
 from registry.adapters.catalog_transfers import TransferReader, TransferWriter
 
 
-class SqlReader(ManifestReader, BlobReader, TransferReader, RightsQueries, FleetQueries):
+class SqlReader(
+    ManifestReader, BlobReader, ContentReader, TransferReader, RightsQueries, FleetQueries
+):
     """`Reader` on a session."""
 
 
-class SqlTransaction(ManifestWriter, TransferWriter, RightsChanges, FleetChanges):
+class SqlTransaction(ManifestWriter, ContentWriter, TransferWriter, RightsChanges, FleetChanges):
     """`Transaction` on a session."""

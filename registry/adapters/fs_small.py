@@ -1,90 +1,75 @@
-"""Small contents published together: `Small` of `ports/blobs.py` on a local file system.
+"""Small blobs on a local file system: `put` and `sync` of `ports/blobs.py`.
 
-What a create adds is a handful of texts of a few hundred bytes. Each on its own way in (buffers,
-lanes, two names, its own syncs) cost more than all else of a create. Here one visit to a thread
-writes them all, and the folder is synced once.
+What a create adds is a handful of texts of a few hundred bytes, whose content the catalog keeps
+until their files are synced. So the files are written here without a sync each, and synced many at
+a time later: the journal then commits once for all of them.
 """
 
-import asyncio
+import contextlib
 import os
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
-from registry.adapters.fs_files import Layout, Run, begin_writeback, sync_folder
+from registry.adapters.fs_files import Layout, begin_writeback, sync_folder
 from registry.adapters.os_errors import os_errors
-from registry.core.digest import Digest
 
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-
-_Identity = tuple[int, int]  # device and inode
-
-
-class FsSmall:
-    """A few small blobs on their way."""
-
-    def __init__(self, layout: Layout, run: Run, contents: Mapping[Digest, bytes]) -> None:
-        self.keys = {digest: digest.file_name for digest in contents}
-        self._layout = layout
-        self._run = run
-        self._contents = {digest.file_name: content for digest, content in contents.items()}
-        self._identities: dict[str, _Identity] = {}
-
-    async def publish(self) -> None:
-        """Put all of them where blobs are, durably, with one visit to a thread."""
-        job = self._run(partial(self._put, self._contents))
-        with os_errors():
-            try:
-                await asyncio.shield(job)
-            except asyncio.CancelledError:
-                await asyncio.wait([job])  # milliseconds
-                raise
-
-    def confirm(self) -> None:
-        """Put those back that someone has removed or replaced since `publish`."""
-        with os_errors():
-            lost = {
-                name: content
-                for name, content in self._contents.items()
-                if _identity(self._layout.blobs / name) != self._identities[name]
-            }
-            self._put(lost)
-
-    def _put(self, contents: Mapping[str, bytes]) -> None:
-        """Write, sync, and only then give each its name, so that no name ever stands for less."""
-        parts = {name: self._layout.new_arrival() for name in contents}
-        descriptors: dict[str, int] = {}
-        try:
-            for name, content in contents.items():
-                descriptors[name] = os.open(parts[name], _FLAGS, 0o644)
-                _write(descriptors[name], content)
-            for descriptor in descriptors.values():
-                begin_writeback(descriptor)  # of all first: then they share the journal's commit
-            for name, descriptor in descriptors.items():
-                os.fdatasync(descriptor)
-                self._identities[name] = _status(os.fstat(descriptor))
-            for name, part in parts.items():
-                part.replace(self._layout.blobs / name)
-        finally:
-            for name, descriptor in descriptors.items():
-                os.close(descriptor)
-                parts[name].unlink(missing_ok=True)
-        if contents:
-            sync_folder(self._layout.blobs)
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC
+_AT_ONCE = 64  # files held open while they are synced
 
 
-def _write(descriptor: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
+def put(layout: Layout, contents: Mapping[str, bytes]) -> None:
+    """Write each under a name of its own first, so that a blob's name never stands for less."""
+    with os_errors():
+        for key, content in contents.items():
+            path = layout.blob(key)
+            if path is not None:
+                write_whole(path, content, layout.new_arrival())
 
 
-def _identity(path: Path) -> _Identity | None:
+def write_whole(path: Path, content: bytes, part: Path) -> None:
+    """Write a file by way of `part`: whoever opens it sees all of it, or what was there before."""
+    descriptor = os.open(part, _NEW, 0o644)
     try:
-        return _status(path.stat())
-    except FileNotFoundError:
-        return None
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
 
 
-def _status(status: os.stat_result) -> _Identity:
-    return status.st_dev, status.st_ino
+def sync(layout: Layout, keys: Sequence[str]) -> None:
+    """Make blobs and their names durable."""
+    with os_errors():
+        sync_files(path for path in map(layout.blob, keys) if path is not None)
+        sync_folder(layout.blobs)
+
+
+def sync_files(paths: Iterable[Path]) -> None:
+    """Make the contents of files durable; those that are gone are skipped."""
+    waiting = iter(paths)
+    while some := list(islice(waiting, _AT_ONCE)):
+        descriptors: list[int] = []
+        try:
+            for path in some:
+                with contextlib.suppress(FileNotFoundError):
+                    descriptors.append(os.open(path, os.O_RDONLY | _CLOEXEC))
+            for descriptor in descriptors:
+                begin_writeback(descriptor)  # of all first: then they share the journal's commit
+            for descriptor in descriptors:
+                os.fdatasync(descriptor)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+def sync_folders(folders: Iterable[Path]) -> None:
+    """Make the names in folders durable; those that are gone are skipped."""
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError):
+            sync_folder(folder)

@@ -1,8 +1,8 @@
 """The models folder on a file system: `manifests/<host>/<namespace>/<model>/<tag>`.
 
 Source: spec ollama-api 3.1. Temporary files lie in `incoming/`, never below `manifests/`, where a
-real Ollama would take them for tags. Nothing is synced: the catalog knows what is due and writes it
-again after a crash.
+real Ollama would take them for tags. Applying syncs nothing: the catalog knows what is due until
+`sync` has come to its end, and has it written again after a crash.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anyio.to_thread
 
+from registry.adapters.fs_small import sync_files, sync_folders, write_whole
 from registry.adapters.os_errors import os_errors
 from registry.core.names import ModelName
 from registry.ports.catalog import FolderChange
@@ -29,9 +30,27 @@ class FolderOnDisk:
         self._root = data / "manifests"
         self._incoming = data / "incoming"
 
-    async def apply(self, changes: Sequence[FolderChange]) -> None:
+    def apply(self, changes: Sequence[FolderChange]) -> None:
         """See `ModelsFolder.apply`. Names that Ollama cannot have are left out."""
-        await anyio.to_thread.run_sync(self._apply, changes)
+        with os_errors():
+            for change in changes:
+                if not change.name.is_valid:
+                    continue
+                path = self._path(change.name)
+                if change.body is None:
+                    _remove(path)
+                else:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    part = self._incoming / f"manifest-{secrets.token_hex(16)}"
+                    write_whole(path, change.body, part)
+
+    def sync(self, changes: Sequence[FolderChange]) -> None:
+        """See `ModelsFolder.sync`: the files, then each folder above them once."""
+        paths = [self._path(change.name) for change in changes if change.name.is_valid]
+        with os_errors():
+            sync_files(paths)
+            above = [folder for path in paths for folder in list(path.parents)[: _DEPTH + 1]]
+            sync_folders(dict.fromkeys(above))
 
     async def names(self) -> list[ModelName]:
         """See `ModelsFolder`."""
@@ -46,7 +65,7 @@ class FolderOnDisk:
     def holds(self, file: TagFile) -> bool:
         """See `ModelsFolder`."""
         try:
-            return (self._root / file.name.file_path).read_bytes() == file.body
+            return self._path(file.name).read_bytes() == file.body
         except OSError:
             return False
 
@@ -57,38 +76,22 @@ class FolderOnDisk:
 
     def _read(self, name: ModelName) -> TagFile | None:
         try:
-            with (self._root / name.file_path).open("rb") as file:
+            with self._path(name).open("rb") as file:
                 body = file.read(_MAX_BYTES + 1)
                 modified_at = os.fstat(file.fileno()).st_mtime_ns
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
         return TagFile(name, body, modified_at) if len(body) <= _MAX_BYTES else None
 
-    def _apply(self, changes: Sequence[FolderChange]) -> None:
-        with os_errors():
-            for change in changes:
-                if not change.name.is_valid:
-                    continue
-                path = self._root / change.name.file_path  # safe: four checked parts, none hidden
-                if change.body is None:
-                    self._remove(path)
-                else:
-                    self._write(path, change.body)
+    def _path(self, name: ModelName) -> Path:
+        return self._root / name.file_path  # safe: four checked parts, none hidden
 
-    def _write(self, path: Path, body: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._incoming / f"manifest-{secrets.token_hex(16)}"
-        try:
-            part.write_bytes(body)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
 
-    def _remove(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        for folder in list(path.parents)[:3]:
-            with contextlib.suppress(OSError):  # not empty: another tag lives there
-                os.rmdir(folder)  # noqa: PTH106 - Path.rmdir is the same call
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    for folder in list(path.parents)[:3]:
+        with contextlib.suppress(OSError):  # not empty: another tag lives there
+            os.rmdir(folder)  # noqa: PTH106 - Path.rmdir is the same call
 
 
 def _below(folder: Path | str, depth: int) -> Iterator[str]:

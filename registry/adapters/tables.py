@@ -274,6 +274,19 @@ folder_change = Table(
     sqlite_autoincrement=True,
 )
 
+# Contents of blobs that the store may not have yet, or not for good. A blob may have several rows:
+# each is forgotten by its number once its own bytes are on the disk.
+unwritten = Table(
+    "unwritten",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("digest", _TEXT, _blob(), nullable=False),
+    Column("storage_key", _TEXT, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Index(None, "digest"),
+    sqlite_autoincrement=True,
+)
+
 secret = Table(
     "secret",
     metadata,

@@ -12,6 +12,9 @@ bytes that no row mentions:
     await catalog.write(lambda tx: (incoming.confirm(), tx.put_blob(digest, size, key, now)))
     await incoming.close()                  # the incoming name goes
 
+Small contents of our own making go the other way round: their bytes are rows of the transaction
+first, and `put` and `sync` later make files of them (ADR 0007).
+
 `confirm` runs inside the transaction and makes sure that the published bytes are (still) there: a
 concurrent `free` of the same digest may have removed them after `publish` (ADR 0003). `remove`
 likewise runs inside a transaction that has just seen that no row mentions the blob.
@@ -19,7 +22,7 @@ likewise runs inside a transaction that has just seen that no row mentions the b
 Sizes and offsets are bytes; ranges are half-open `[start, stop)`.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from registry.core.digest import Digest
@@ -109,26 +112,6 @@ class Incoming(Sink, Protocol):
         """`close`, and delete the bytes unless they were published."""
 
 
-class Small(Protocol):
-    """Small contents of our own making that are published together, for less than one by one."""
-
-    @property
-    def keys(self) -> Mapping[Digest, str]:
-        """Their storage keys."""
-
-    async def publish(self) -> None:
-        """Do for all what `create`, `write`, `seal` and `publish` of `Incoming` do for one.
-
-        When it raises, or is cancelled, it has come to an end: some of them may be there.
-
-        Raises:
-            StorageFull: no space for them.
-        """
-
-    def confirm(self) -> None:
-        """Make sure that they are (still) there; synchronous, inside a transaction."""
-
-
 class Opened(Protocol):
     """A blob opened for reading. Stays readable after the blob is removed."""
 
@@ -170,8 +153,20 @@ class BlobStore(Protocol):
             UploadUnknown: the key is not there, or has fewer bytes.
         """
 
-    def small(self, contents: Mapping[Digest, bytes]) -> Small:
-        """A few small contents by their sha256 digests, to be published together."""
+    def new_key(self, digest: Digest) -> str:
+        """The storage key under which a small blob is to be `put`."""
+
+    def put(self, contents: Mapping[str, bytes]) -> None:
+        """Write small blobs whole under their keys, replacing what is there. Blocks: for threads.
+
+        They outlive this process at once, a power cut after `sync`. None is ever seen in part.
+
+        Raises:
+            StorageFull: no space for them; some may be there.
+        """
+
+    def sync(self, keys: Sequence[str]) -> None:
+        """Make small blobs durable that were `put`; those removed since are skipped. Blocks."""
 
     async def open(self, storage_key: str) -> Opened:
         """Open a blob.

@@ -119,6 +119,15 @@ class Freed:
 
 
 @dataclass(frozen=True, slots=True)
+class Unwritten:
+    """The content of a small blob that the store may not have yet, or not for good."""
+
+    id: int
+    storage_key: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class FolderChange:
     """A tag whose file in the models folder is out of date: the manifest, or None if it is gone."""
 
@@ -201,8 +210,17 @@ class Reader(AccountReader, TransferReader, FleetReader, Protocol):
     def freed(self, limit: int) -> list[Freed]:
         """Bytes to delete from the store."""
 
-    def folder_changes(self, limit: int) -> list[FolderChange]:
-        """Tag files to bring up to date, oldest change first; a name comes once, at its newest."""
+    def unwritten(self, limit: int, after: int = 0) -> list[Unwritten]:
+        """Contents to write into the store, those with an id above `after`, by id."""
+
+    def content(self, digest: Digest) -> bytes | None:
+        """The bytes of a blob that the store may not have yet, None if it has them for good."""
+
+    def folder_changes(self, limit: int, after: int = 0) -> list[FolderChange]:
+        """Tag files to bring up to date, those with an id above `after`, oldest change first.
+
+        A name comes once, at its newest.
+        """
 
     def is_folder_change_due(self, name: ModelName) -> bool:
         """Whether the tag file of that very spelling is among them."""
@@ -310,8 +328,14 @@ class Transaction(Reader, AccountWriter, TransferWriter, FleetWriter, Protocol):
     def forget_freed(self, digests: Sequence[Digest]) -> None:
         """The bytes are deleted."""
 
+    def put_content(self, blob: Blob, content: bytes) -> None:
+        """Keep the bytes of a small blob until the store has them for good: see `Unwritten`."""
+
+    def forget_contents(self, up_to_id: int) -> None:
+        """The store has every content up to that id for good."""
+
     def forget_folder_changes(self, up_to_id: int) -> None:
-        """The models folder is up to date with every change up to that id."""
+        """The models folder is up to date with every change up to that id, for good."""
 
     def put_secret(self, name: str, value: bytes) -> bytes:
         """Keep a secret unless there is one; return the one that holds."""

@@ -20,12 +20,15 @@ class TagFile:
 class ModelsFolder(Protocol):
     """Where tags are published as manifest files. The catalog stays the truth."""
 
-    async def apply(self, changes: Sequence[FolderChange]) -> None:
-        """Write or remove the files, each atomically, in order.
+    def apply(self, changes: Sequence[FolderChange]) -> None:
+        """Write or remove the files, each atomically, in order. Blocks: for threads.
 
         Raises:
             StorageFull: no space; the changes stay due.
         """
+
+    def sync(self, changes: Sequence[FolderChange]) -> None:
+        """Make changes durable that were applied. Blocks."""
 
     async def names(self) -> list[ModelName]:
         """The tags that have a file, whoever wrote it; no order."""

@@ -15,6 +15,7 @@ from registry.core.errors import BlobInUse, BlobUnknown, DigestMismatch
 from registry.core.names import RepositoryName
 from registry.ports.blobs import BlobStore, Body, Incoming, Opened
 from registry.ports.catalog import Blob, Catalog, Reader, Transaction
+from registry.services.held import open_blob
 from registry.services.name_pages import Readable
 from registry.services.signing_keys import SigningKeys
 
@@ -108,9 +109,9 @@ class Blobs:
         """Open a blob for reading.
 
         Raises:
-            BlobUnknown: its bytes are not in the store.
+            BlobUnknown: its bytes are not here.
         """
-        return await self.store.open(blob.storage_key)
+        return await open_blob(self.catalog, self.store, blob)
 
     # taking in
 

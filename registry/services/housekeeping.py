@@ -1,6 +1,6 @@
-"""What follows a change: the models folder written, freed bytes deleted, leftovers swept.
+"""What follows a change: its files written, freed bytes deleted, leftovers swept.
 
-Every duty is a row first (`folder_change`, `freed`, an expired upload, a blob past its grace), so
+Every duty is a row first (those of `Filing`, `freed`, an expired upload, a blob past its grace), so
 that a crash between the transaction and the deed leaves the duty to the next start or sweep.
 """
 
@@ -14,6 +14,7 @@ from registry.core.errors import RegistryError
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog, Freed, Transaction
 from registry.ports.folder import ModelsFolder
+from registry.services.filing import Filing
 from registry.settings import Retention
 
 _BATCH = 256
@@ -38,13 +39,9 @@ class Housekeeping:
     ) -> None:
         self._catalog = catalog
         self._store = store
-        self._folder = folder
+        self._filing = Filing(catalog, store, folder)
         self._retention = retention
         self._clock = clock
-        self._folder_lock = asyncio.Lock()
-        self._waiting = 0
-        self._written: set[int] = set()  # changes of the folder that are done and not forgotten
-        self._forgetting: asyncio.Task[None] | None = None
         self._poked = asyncio.Event()
 
     @property
@@ -58,50 +55,20 @@ class Housekeeping:
         return self._retention.lease_s * _NS
 
     async def settle(self, freed: Sequence[Freed]) -> None:
-        """After a change of names: write the models folder; deleting bytes is left to `run`."""
-        await self._sync_folder()
+        """After a change of names: write its files; deleting bytes is left to `run`."""
+        await self._filing.write()
         if freed:
             self._poked.set()
 
     async def finish(self) -> None:
         """Wait for what goes on in the background; to be called before the catalog is closed."""
-        if self._forgetting is not None:
-            await self._forgetting
-
-    async def _sync_folder(self) -> None:
-        """Write every change of the models folder that is due when this is called.
-
-        Callers that come while one is at work share the next round: one round does for all.
-        """
-        self._waiting += 1
-        async with self._folder_lock:
-            if self._waiting == 0:
-                return  # the round that was begun after our call has done ours too
-            self._waiting = 0
-            while changes := await self._catalog.read(lambda tx: tx.folder_changes(_BATCH)):
-                new = [change for change in changes if change.id not in self._written]
-                if new:
-                    await self._folder.apply(new)
-                    self._written.update(change.id for change in new)
-                if len(changes) == _BATCH:
-                    await self._forget_changes()  # to see those behind them
-                    continue
-                if self._forgetting is None or self._forgetting.done():
-                    self._forgetting = asyncio.create_task(self._try(self._forget_changes))
-                return
-
-    async def _forget_changes(self) -> None:
-        """Forget the changes that are done. Seldom waited for: what is not is only done again."""
-        while self._written:
-            last = max(self._written)
-            await self._catalog.write(lambda tx, last=last: tx.forget_folder_changes(last))  # type: ignore[misc]
-            self._written = {number for number in self._written if number > last}
+        await self._filing.finish()
 
     async def purge(self) -> int:
         """Delete freed bytes; return how many blobs. A blob that came back meanwhile is spared."""
         count = 0
         while freed := await self._catalog.read(lambda tx: tx.freed(_BATCH)):
-            await self._sync_folder()  # no tag file may outlive the blobs it names
+            await self._filing.write()  # no tag file may outlive the blobs it names
 
             def work(tx: Transaction, freed: list[Freed] = freed) -> None:
                 for item in freed:
@@ -148,7 +115,7 @@ class Housekeeping:
             if now - looked_at >= _DAY_NS:
                 await self._try(*daily)
                 looked_at = now
-            await self._try(self.purge)
+            await self._try(self._filing.write, self.purge)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._poked.wait(), self._retention.sweep_every_s)
 

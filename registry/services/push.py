@@ -26,6 +26,7 @@ from registry.ports.catalog import Catalog, Reader
 from registry.ports.catalog import Manifest as Row
 from registry.ports.upstream import RemoteManifest, Upstream, Upstreams
 from registry.services.download import Workshop
+from registry.services.held import open_blob
 from registry.services.pull import TICK_S, Leases, blobs_of
 from registry.settings import Settings
 
@@ -143,7 +144,7 @@ class Push:
         blob = await self._workshop.catalog.read(lambda tx: tx.blob(digest))
         if blob is None:
             raise BlobUnknown(str(digest))
-        return await self._workshop.store.open(blob.storage_key)
+        return await open_blob(self._workshop.catalog, self._workshop.store, blob)
 
 
 def _absent(name: ModelName) -> str:

@@ -1,20 +1,24 @@
-"""Small blobs of our own making on their way into the store and one transaction.
+"""Contents of our own making on their way into the catalog and the store, in one transaction.
 
     async with Staging(catalog, store) as staging:
         await staging.add(contents)
         await catalog.write(lambda tx: staging.commit(tx, now))
 
-Contents that are here already are not written again, unless `everything` is asked for, which does
-not depend on others keeping them until the transaction. Leaving the block without a commit deletes
-what was added.
+Small ones become rows, out of which `Filing` makes files: no file has to be synced before the
+answer (ADR 0007). Large ones go through the store first, like any upload. Contents that are here
+already are left out, unless `everything` is asked for, which does not depend on others keeping them
+until the transaction.
 """
 
 from collections.abc import Mapping
 from typing import Self
 
 from registry.core.digest import Digest
-from registry.ports.blobs import BlobStore, Small
+from registry.ports.blobs import BlobStore, Incoming
 from registry.ports.catalog import Catalog, Reader, Transaction
+
+SMALL = 256 << 10
+"""Bytes up to which a content is kept as a row meanwhile: a license has 10 KiB."""
 
 
 class Staging:
@@ -24,27 +28,29 @@ class Staging:
         self._everything = everything
         self._catalog = catalog
         self._store = store
-        self._sizes: dict[Digest, int] = {}
-        self._small: Small | None = None
+        self._small: list[tuple[Digest, str, bytes]] = []
+        self._large: list[tuple[Digest, str, Incoming]] = []
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        if kind is not None and self._small is not None:
+        for _, _, incoming in self._large:
+            await incoming.discard()
+        if kind is not None and self._large:
             await self._catalog.write(self._undo)
 
     def _undo(self, tx: Transaction) -> None:
         """Take published bytes back that nobody else made a blob of meanwhile."""
-        for digest, key in self._small.keys.items() if self._small else ():
+        for digest, key, _ in self._large:
             if tx.blob(digest) is None:
                 self._store.remove(key)
 
     async def add(self, contents: Mapping[Digest, bytes]) -> None:
-        """Write those into the store that it does not have, or all if `everything` is wanted; once.
+        """Take those that are not here, or all if `everything` is wanted; once.
 
         Raises:
-            StorageFull: no space for them.
+            StorageFull: no space for a large one.
         """
 
         def absent(tx: Reader) -> dict[Digest, bytes]:
@@ -54,16 +60,26 @@ class Staging:
                 if self._everything or tx.blob(digest) is None
             }
 
-        new = await self._catalog.read(absent)
-        if new:
-            self._sizes = {digest: len(content) for digest, content in new.items()}
-            self._small = self._store.small(new)
-            await self._small.publish()
+        for digest, content in (await self._catalog.read(absent)).items():
+            if len(content) <= SMALL:
+                self._small.append((digest, self._store.new_key(digest), content))
+            else:
+                await self._publish(digest, content)
+
+    async def _publish(self, digest: Digest, content: bytes) -> None:
+        incoming = await self._store.create(len(content))
+        try:
+            await incoming.write(content)
+            await incoming.seal()
+            self._large.append((digest, await incoming.publish(digest), incoming))
+        except BaseException:
+            await incoming.discard()
+            raise
 
     def commit(self, tx: Transaction, now: int) -> None:
         """Make them blobs, inside a transaction."""
-        if self._small is None:
-            return
-        self._small.confirm()
-        for digest, key in self._small.keys.items():
-            tx.put_blob(digest, self._sizes[digest], key, now)
+        for digest, key, content in self._small:
+            tx.put_content(tx.put_blob(digest, len(content), key, now), content)
+        for digest, key, incoming in self._large:
+            incoming.confirm()
+            tx.put_blob(digest, incoming.size, key, now)

@@ -379,6 +379,31 @@ class BlobStoreContract:
             assert await incoming.seal() == Digest.of(b"%d" % number)
             await incoming.discard()
 
+    async def test_small_blobs_are_put_whole_and_synced(self, store: BlobStore) -> None:
+        contents = {
+            store.new_key(Digest.of(data)): data for data in (b"", b"a text", b"x" * 70_000)
+        }
+        store.put(contents)
+        store.put(contents)  # as after a crash
+        store.sync(list(contents))
+        for key, data in contents.items():
+            async with await store.open(key) as blob:
+                assert (blob.size, await blob.read(0, blob.size)) == (len(data), data)
+
+    async def test_a_small_blob_that_is_gone_needs_no_sync(self, store: BlobStore) -> None:
+        key = store.new_key(Digest.of(b"a text"))
+        store.put({key: b"a text"})
+        store.remove(key)
+        store.sync([key])
+        assert await store.exists(key) is None
+
+    async def test_a_small_blob_puts_right_what_lies_under_its_key(self, store: BlobStore) -> None:
+        data = b"a text that was torn"
+        key = await keep(store, data)
+        store.put({key: data})
+        async with await store.open(key) as blob:
+            assert await blob.read(0, blob.size) == data
+
 
 async def _left_behind(store: BlobStore) -> Incoming:
     incoming = await store.create()

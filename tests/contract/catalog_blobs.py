@@ -210,3 +210,38 @@ class BlobsContract:
         assert [blob.digest for blob in found] == expected[:2]
         rest = await catalog.scan(lambda tx: tx.blobs_after(str(expected[1]), 2))
         assert [blob.digest for blob in rest] == expected[2:]
+
+    async def test_contents_are_kept_in_order_until_the_store_has_them(
+        self, catalog: Catalog
+    ) -> None:
+        def work(tx: Transaction) -> None:
+            for word in ("a", "b", "c"):
+                tx.put_content(put_blob(tx, word), word.encode())
+
+        await catalog.write(work)
+        rows = await catalog.read(lambda tx: tx.unwritten(10))
+        assert [(row.storage_key, row.content) for row in rows] == [
+            ("key of a", b"a"),
+            ("key of b", b"b"),
+            ("key of c", b"c"),
+        ]
+        assert await catalog.read(lambda tx: tx.unwritten(1, rows[0].id)) == rows[1:2]
+        assert await catalog.read(lambda tx: tx.content(digest("b"))) == b"b"
+        await catalog.write(lambda tx: tx.forget_contents(rows[1].id))
+        assert await catalog.read(lambda tx: tx.unwritten(10)) == rows[2:]
+        assert await catalog.read(lambda tx: tx.content(digest("b"))) is None
+
+    async def test_a_content_that_comes_again_is_not_forgotten_with_the_first(
+        self, catalog: Catalog
+    ) -> None:
+        def come(tx: Transaction) -> None:
+            tx.put_content(put_blob(tx, "a"), b"a")
+
+        await catalog.write(come)
+        (seen,) = await catalog.read(lambda tx: tx.unwritten(10))
+        await catalog.write(lambda tx: tx.free([digest("a")], FAR))
+        assert await catalog.read(lambda tx: tx.unwritten(10)) == []
+        await catalog.write(come)
+        await catalog.write(lambda tx: tx.forget_contents(seen.id))
+        (left,) = await catalog.read(lambda tx: tx.unwritten(10))
+        assert left.id > seen.id

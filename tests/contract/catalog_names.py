@@ -246,6 +246,7 @@ class NamesContract:
             ("team/c:latest", None),
         ]
         assert await catalog.read(lambda tx: tx.folder_changes(1)) == changes[:1]
+        assert await catalog.read(lambda tx: tx.folder_changes(1, changes[0].id)) == changes[1:2]
         await catalog.write(lambda tx: tx.forget_folder_changes(changes[1].id))
         assert await catalog.read(lambda tx: tx.folder_changes(10)) == changes[2:]
 

@@ -2,6 +2,10 @@
 
 Each round starts a server over the same folder, lets clients work, kills the server at a random
 moment, starts it again and looks. Run more rounds with `REGISTRY_CRASH_ROUNDS=200`.
+
+A power cut is played: after the kill, files that nobody is known to have synced are emptied, torn
+or removed. Which these are the catalog says; that it says so until they are synced is tried by
+`tests/unit/services/test_filing.py`.
 """
 
 import hashlib
@@ -66,12 +70,12 @@ class Client(threading.Thread):
         self.server, self.world, self.number = server, world, number
         self.random = random.Random(seed)
         self.failure: BaseException | None = None
+        self.deeds = [self.upload, self.create, self.delete, self.push, self.copy, self.pull]
 
     def run(self) -> None:
-        deeds = [self.upload, self.create, self.delete, self.push, self.copy, self.pull]
         try:
             while True:
-                self.random.choice(deeds)()
+                self.random.choice(self.deeds)()
         except (OSError, http.client.HTTPException):
             return  # the server was killed
         except BaseException as error:
@@ -280,6 +284,78 @@ def run_rounds(data: Path, port: int, world: World, dice: random.Random) -> None
     assert server.stop() == 0
     check_folder(data)
     check_leftovers(data, port)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 + 20 * ROUNDS)
+def test_a_power_cut_takes_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    dice = random.Random(SEED)
+    data, port, world = tmp_path / "data", free_port(), World()
+    server = start(data, port)
+    put_base(server, SMALLEST)
+    harmed = 0
+    for _ in range(ROUNDS):
+        clients = [Client(server, world, n, dice.randrange(1 << 30)) for n in range(CLIENTS)]
+        for client in clients:
+            client.deeds = [client.create, client.create, client.copy, client.delete]
+            client.start()
+        time.sleep(dice.uniform(0.3, 1.5))
+        server.kill()
+        for client in clients:
+            client.join(60)
+            if client.failure is not None:
+                raise client.failure
+        check_folder(data)
+        harmed += cut_power(data, dice)
+        server = start(data, port)
+        check_folder(data)
+        check(server, world)
+        for name, system in world.models.items():
+            check_pulled(server, name, system)
+    assert harmed > ROUNDS
+    assert server.stop() == 0
+    check_folder(data)
+    assert unsynced(data) == []
+
+
+def unsynced(data: Path) -> list[Path]:
+    """The files that a power cut may still take."""
+    with closing(sqlite3.connect(data / "registry.db")) as database:
+        blobs = database.execute("SELECT storage_key FROM unwritten").fetchall()
+        tags = database.execute("SELECT host, namespace, model, tag FROM folder_change").fetchall()
+    files = [data / "blobs" / key for (key,) in blobs]
+    return files + [data.joinpath("manifests", *parts) for parts in tags]
+
+
+def cut_power(data: Path, dice: random.Random) -> int:
+    """Do to each file that was not synced what a file system may do to it; return how many."""
+    files = unsynced(data)
+    for file in files:
+        what = dice.choice(["kept", "gone", "emptied", "torn", "zeros"])
+        if what == "gone":
+            file.unlink(missing_ok=True)
+        elif what != "kept" and file.exists():
+            content = file.read_bytes()
+            torn = {
+                "emptied": b"",
+                "torn": content[: len(content) // 2],
+                "zeros": bytes(len(content)),
+            }
+            file.write_bytes(torn[what])
+    return len(files)
+
+
+def check_pulled(server: Server, name: str, system: str) -> None:
+    """The model comes byte for byte, its system text among its blobs."""
+    status, manifest = call(server, "GET", f"/v2/library/{name}/manifests/latest")
+    assert status == 200, manifest
+    texts = []
+    document = json.loads(manifest)
+    for part in [document["config"], *document["layers"]]:
+        status, content = call(server, "GET", f"/v2/library/{name}/blobs/{part['digest']}")
+        assert (status, digest_of(content)) == (200, part["digest"])
+        texts.append(content)
+    assert system.encode() in texts
 
 
 def check_leftovers(data: Path, port: int) -> None:

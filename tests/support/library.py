@@ -163,4 +163,5 @@ async def library(
             pulls,
         )
     finally:
+        await housekeeping.finish()
         await catalog.close()

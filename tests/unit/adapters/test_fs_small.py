@@ -1,6 +1,5 @@
-"""Small contents published together in a folder."""
+"""Small blobs in a folder: written whole, synced later and together."""
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -8,73 +7,55 @@ import pytest
 
 from registry.adapters.blobs_fs import FileBlobStore
 from registry.core.digest import Digest
-from registry.core.errors import StorageFull
+from registry.core.errors import OperationFailed, StorageFull
+from tests.support.syncs import Syncs
 
-pytestmark = pytest.mark.anyio
-
-TEXTS = (b"a system text", b"", b'{"temperature":1}')
-CONTENTS = {Digest.of(text): text for text in TEXTS}
+TEXTS = [f"text {number}".encode() * number for number in range(70)]
+CONTENTS = {Digest.of(text).file_name: text for text in TEXTS}
 
 
 def blobs(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "blobs").iterdir()}
 
 
-def expected() -> dict[str, bytes]:
-    return {digest.file_name: content for digest, content in CONTENTS.items()}
-
-
-async def test_all_are_blobs_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_putting_writes_all_and_syncs_none(tmp_path: Path, syncs: Syncs) -> None:
     store = FileBlobStore(tmp_path)
-    small = store.small(CONTENTS)
-    assert blobs(tmp_path) == {}
-    await small.publish()
-    assert {store.path(key) for key in small.keys.values()} == {
-        str(tmp_path / "blobs" / name) for name in expected()
-    }
-    assert blobs(tmp_path) == expected()
+    store.put(CONTENTS)
+    assert blobs(tmp_path) == CONTENTS
     assert os.listdir(tmp_path / "incoming") == []
+    assert syncs.paths == []
     store.close()
 
 
-async def test_what_was_removed_or_replaced_is_put_back(tmp_path: Path) -> None:
+def test_a_sync_is_of_every_file_and_then_of_the_folder(tmp_path: Path, syncs: Syncs) -> None:
     store = FileBlobStore(tmp_path)
-    small = store.small(CONTENTS)
-    await small.publish()
-    removed, replaced, kept = (tmp_path / "blobs" / key for key in small.keys.values())
-    before = kept.stat().st_ino
-    store.remove(removed.name)
-    other = tmp_path / "other"
-    other.write_bytes(b"other bytes")
-    other.replace(replaced)
-    small.confirm()
-    assert blobs(tmp_path) == expected()
-    assert kept.stat().st_ino == before
+    store.put(CONTENTS)
+    keys = list(CONTENTS)
+    store.remove(keys.pop())
+    store.sync([*keys, "no-key"])
+    assert syncs.paths == [*(tmp_path / "blobs" / key for key in keys), tmp_path / "blobs"]
     store.close()
 
 
-async def test_a_full_disk_is_told_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_key_that_is_none_writes_nothing(tmp_path: Path) -> None:
+    store = FileBlobStore(tmp_path)
+    store.put({"../evil": b"x"})
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    store.close()
+
+
+@pytest.mark.parametrize(("code", "error"), [(28, StorageFull), (5, OperationFailed)])
+def test_a_disk_that_refuses_is_told_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception]
 ) -> None:
-    def no_space(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
+    def refuse(descriptor: int, data: memoryview) -> int:
+        raise OSError(code, os.strerror(code), "/a/path")
 
     store = FileBlobStore(tmp_path)
-    with monkeypatch.context() as patch, pytest.raises(StorageFull):
-        patch.setattr(os, "fdatasync", no_space)
-        await store.small(CONTENTS).publish()
+    with monkeypatch.context() as patch, pytest.raises(error) as caught:
+        patch.setattr(os, "write", refuse)
+        store.put({Digest.of(b"text").file_name: b"text"})
+    assert "/a/path" not in str(caught.value)
     assert blobs(tmp_path) == {}
-    assert os.listdir(tmp_path / "incoming") == []
-    store.close()
-
-
-async def test_a_cancelled_caller_goes_on_when_it_has_come_to_an_end(tmp_path: Path) -> None:
-    store = FileBlobStore(tmp_path)
-    publishing = asyncio.create_task(store.small(CONTENTS).publish())
-    await asyncio.sleep(0)
-    publishing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await publishing
-    assert blobs(tmp_path) == expected()
     assert os.listdir(tmp_path / "incoming") == []
     store.close()
