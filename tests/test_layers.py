@@ -28,7 +28,7 @@ MAY_IMPORT = {
         "logs",
         "workers",
     },
-    "cli": {"core", "ports", "adapters", "services", "cli", "settings", "app"},
+    "cli": {"core", "ports", "adapters", "services", "cli", "settings", "app", "logs", "workers"},
 }
 PURE = {  # what core may import from outside the project
     "__future__", "abc", "array", "base64", "bisect", "codecs", "collections", "contextlib",

@@ -93,6 +93,11 @@ class LlamaRunning:
         return self._worker
 
     @property
+    def wire(self) -> Wire:
+        """Where requests go: for whoever passes on those of others."""
+        return self._wire
+
+    @property
     def load_ns(self) -> int:
         """What it took to get ready for this lease."""
         return self._load_ns

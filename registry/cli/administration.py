@@ -20,6 +20,7 @@ from registry.services.accounts import Accounts
 from registry.services.audit import Audit
 from registry.services.signing_keys import SigningKeys
 from registry.services.tokens import Tokens
+from registry.services.worker_keys import WorkerKeys
 from registry.settings import Settings, SettingsInvalid
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ class Administration:
     audit: Audit
     tokens: Tokens
     signing_keys: SigningKeys
+    worker_keys: WorkerKeys
 
 
 def run(
@@ -84,6 +86,7 @@ async def _run(
                 audit,
                 Tokens(catalog, settings.credentials, time.time_ns),
                 SigningKeys(catalog, time.time_ns),
+                WorkerKeys(catalog, time.time_ns),
             )
         )
     except RegistryError as error:

@@ -1,0 +1,244 @@
+"""Blobs on a worker's disk: the library's own folder where it is seen here, else a cache.
+
+What is not here is fetched by digest, once for all who ask, hashed on the way; it gets its name
+when all of it is on disk and is what it is called. A part that was begun goes on where it ended.
+Room is made before a fetch begins: what was not used for the longest goes first, never what a
+runner has.
+
+Source: spec inference-and-gguf 3.1.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from registry.adapters.store_marker import read_marker
+from registry.core.digest import Digest
+from registry.core.errors import CannotRun, StorageFull, Unavailable
+from registry.ports.workers import Weights
+from registry.workers.transfer import FetchBroken, Source, Transfer, WrongBytes
+
+_TRIES = 5
+_PAUSE_S = 0.5
+_SPARE = 0.05
+"""This part of the disk is left free where no limit was set."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Kept:
+    size: int
+    used_at: float
+
+
+@dataclass(slots=True)
+class _Fetching:
+    """A fetch and how many wait for it."""
+
+    task: asyncio.Task[Path]
+    waiting: int = 0
+
+
+class BlobCache:
+    """Blobs in `folder`, no more than `limit_bytes` of them (0: what the disk has, less a little).
+
+    `in_use` tells which ones a runner has open. `store` is a data folder that may be the library's:
+    `believe` says whether it is.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        source: Source,
+        in_use: Callable[[], frozenset[Digest]],
+        *,
+        limit_bytes: int = 0,
+        store: Path | None = None,
+    ) -> None:
+        self._blobs = folder / "blobs"
+        self._incoming = folder / "incoming"
+        self._source = source
+        self._in_use = in_use
+        self._limit = limit_bytes
+        self._store = store
+        self._shares = False
+        self._kept: dict[Digest, _Kept] = {}
+        self._fetching: dict[Digest, _Fetching] = {}
+        self._reserved = 0
+
+    def prepare(self) -> None:
+        """Make the folders, and look what is here.
+
+        Raises:
+            StorageFull: they cannot be made.
+        """
+        try:
+            for place in (self._blobs, self._incoming):
+                place.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for file in self._blobs.iterdir():
+                with contextlib.suppress(ValueError):
+                    facts = file.stat()
+                    digest = Digest.sha256(_hex(file.name))
+                    self._kept[digest] = _Kept(facts.st_size, facts.st_mtime)
+        except OSError as error:
+            raise StorageFull(f"the cache folder cannot be used: {error.strerror}") from error
+
+    def believe(self, name: str) -> bool:
+        """Whether `store` is the folder of that name; its blobs are opened where they lie then."""
+        own = read_marker(self._store) if self._store is not None else ""
+        self._shares = bool(name) and own == name
+        return self._shares
+
+    @property
+    def digests(self) -> frozenset[Digest]:
+        """What is in the cache."""
+        return frozenset(self._kept)
+
+    async def path(self, weights: Weights) -> Path:
+        """Where a blob lies, fetched if it does not.
+
+        Raises:
+            StorageFull: there is no room for it.
+            CannotRun: what the library sends is not what it is called.
+            Unavailable: it could not be fetched.
+        """
+        own = await asyncio.to_thread(self._own, weights)
+        if own is not None:
+            return own
+        fetching = self._fetching.get(weights.digest)
+        if fetching is None:
+            fetching = _Fetching(asyncio.create_task(self._fetch(weights)))
+            self._fetching[weights.digest] = fetching
+            fetching.task.add_done_callback(partial(self._fetched, weights.digest))
+        fetching.waiting += 1
+        try:
+            return await asyncio.shield(fetching.task)
+        finally:
+            fetching.waiting -= 1
+            if not fetching.waiting and not fetching.task.done():
+                fetching.task.cancel()  # nobody wants it any more; the part stays
+
+    def _fetched(self, digest: Digest, task: asyncio.Task[Path]) -> None:
+        self._fetching.pop(digest, None)
+        if not task.cancelled():
+            task.exception()  # whoever waits for it gets it; perhaps nobody does any more
+
+    def _own(self, weights: Weights) -> Path | None:
+        """A file of the right size that is here."""
+        if self._shares and self._store is not None:
+            file = self._store / "blobs" / weights.digest.file_name
+            if _size(file) == weights.size:
+                return file
+        file = self._blobs / weights.digest.file_name
+        if weights.digest not in self._kept:
+            return None
+        if _size(file) != weights.size:
+            self._kept.pop(weights.digest, None)
+            return None
+        self._kept[weights.digest].used_at = time.time()
+        with contextlib.suppress(OSError):
+            os.utime(file)  # which is used the longest ago outlives a restart
+        return file
+
+    # --- fetching
+
+    async def _fetch(self, weights: Weights) -> Path:
+        part = self._incoming / weights.digest.file_name
+        self._make_room(weights.size)
+        self._reserved += weights.size
+        try:
+            await self._tried(weights, part)
+            file = self._blobs / weights.digest.file_name
+            await asyncio.to_thread(_publish, part, file)
+        except OSError as error:
+            raise StorageFull(f"the worker's cache cannot be written: {error.strerror}") from error
+        finally:
+            self._reserved -= weights.size
+        self._kept[weights.digest] = _Kept(weights.size, time.time())
+        return file
+
+    async def _tried(self, weights: Weights, part: Path) -> None:
+        """Fetch it, again and again while that may help."""
+        failures, wrong = 0, 0
+        while True:
+            transfer = Transfer(self._source, weights, part)
+            began = time.monotonic()
+            try:
+                await transfer.run()
+            except WrongBytes as error:
+                wrong += 1
+                log.warning("a blob is not what it is called", digest=str(weights.digest))
+                if wrong > 1:
+                    raise CannotRun(
+                        f"the library sends other bytes than {weights.digest}"
+                    ) from error
+            except FetchBroken as error:
+                failures = 1 if transfer.received else failures + 1
+                if failures >= _TRIES:
+                    raise Unavailable(f"{weights.digest} cannot be fetched: {error}", 10) from error
+                await asyncio.sleep(_PAUSE_S * 2**failures)
+            else:
+                seconds = round(time.monotonic() - began, 3)
+                log.info("blob fetched", digest=str(weights.digest), seconds=seconds)
+                return
+
+    # --- room
+
+    def _make_room(self, size: int) -> None:
+        """Delete what was not used for the longest until `size` more bytes fit.
+
+        Raises:
+            StorageFull: what is left is in use, or it is larger than the cache.
+        """
+        used = self._in_use() | frozenset(self._fetching)
+        old = sorted(
+            (digest for digest in self._kept if digest not in used),
+            key=lambda digest: self._kept[digest].used_at,
+        )
+        while not self._fits(size):
+            if not old:
+                raise StorageFull(f"the worker's cache has no room for {size} bytes")
+            digest = old.pop(0)
+            with contextlib.suppress(OSError):
+                (self._blobs / digest.file_name).unlink()
+            del self._kept[digest]
+
+    def _fits(self, size: int) -> bool:
+        wanted = self._reserved + size
+        if self._limit:
+            return sum(item.size for item in self._kept.values()) + wanted <= self._limit
+        disk = shutil.disk_usage(self._blobs)
+        return disk.free - wanted >= disk.total * _SPARE
+
+
+def _publish(part: Path, file: Path) -> None:
+    """Give a complete file its name, for good."""
+    part.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _hex(name: str) -> str:
+    kind, _, text = name.partition("-")
+    if kind != "sha256":
+        raise ValueError(name)
+    return text
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
