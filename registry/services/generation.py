@@ -33,9 +33,10 @@ from registry.services.embedding import Inputs, comes_raw, embedded
 from registry.services.formats import schema_of
 from registry.services.inference import Admitted
 from registry.services.jobs import Job, Stage, Watch, conversation, thoughts
-from registry.services.loading import Mode, load_spec, rendering
+from registry.services.loading import Mode, load_spec
 from registry.services.passing import passed_on
 from registry.services.routing import Router
+from registry.services.traits import KnownTraits, Traits
 from registry.services.vectors import checked, normalized
 from registry.services.waiting import Errand
 from registry.settings import Worker as WorkerSettings
@@ -61,6 +62,7 @@ class Generation:
         self._router = router
         self._settings = settings
         self._clocks = clocks
+        self._traits = KnownTraits(settings.go_template)
         self._marks: dict[Digest, str] = {}
 
     async def answer(self, admitted: Admitted, wish: GenerateWish | ChatWish) -> Answer:
@@ -130,12 +132,11 @@ class Generation:
     async def _job(self, admitted: Admitted, wish: GenerateWish | ChatWish) -> Job:
         parts = admitted.parts
         began = self._clocks.ticks()
-        options = self._options(admitted, wish.options)
-        made_by = rendering(parts, self._settings.go_template)
-        spec = load_spec(admitted.tag, parts, options, made_by.mode, self._settings)
-        messages = conversation(admitted, wish)
-        capabilities = parts.capabilities(look_into_gguf=True)
-        missing = sorted(media_of(messages) - set(capabilities))
+        traits = self._traits.of(admitted)
+        options = self._options(admitted, traits, wish.options)
+        spec = load_spec(admitted.tag, parts, options, traits.rendering.mode, self._settings)
+        messages = conversation(admitted, traits.stored, wish)
+        missing = sorted(media_of(messages) - traits.capabilities)
         if missing:
             raise RequestInvalid(f"{admitted.tag.model} does not support " + "\n".join(missing))
         schema = None
@@ -147,16 +148,18 @@ class Generation:
             admitted=admitted,
             wish=wish,
             spec=spec,
-            rendering=made_by,
+            rendering=traits.rendering,
             sampling=Sampling.of(options, spec.options.num_ctx),
             messages=messages,
             schema=schema,
-            think=thoughts(admitted, wish),
+            think=thoughts(traits, parts.config.model_family, wish.think),
             began=began,
         )
 
-    def _options(self, admitted: Admitted, sent: Mapping[str, Any] | None) -> dict[str, Any]:
-        options = merged(admitted.parts.parameters, sent)
+    def _options(
+        self, admitted: Admitted, traits: Traits, sent: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        options = merged(traits.parameters, sent)
         strange = unknown(options)
         if strange:
             log.info("unknown options", model=admitted.tag.model.short, options=strange[:20])
@@ -202,11 +205,11 @@ class Generation:
     # --- embeddings ---------------------------------------------------------------------------
 
     def _embedder(self, admitted: Admitted, sent: Mapping[str, Any] | None) -> LoadSpec:
-        parts = admitted.parts
-        if "embedding" not in parts.capabilities(look_into_gguf=True):
+        traits = self._traits.of(admitted)
+        if "embedding" not in traits.capabilities:
             raise RequestInvalid(f"{quote(admitted.ask.model[:700])} does not support embeddings")
-        options = self._options(admitted, sent)
-        return load_spec(admitted.tag, parts, options, Mode.NATIVE, self._settings)
+        options = self._options(admitted, traits, sent)
+        return load_spec(admitted.tag, admitted.parts, options, Mode.NATIVE, self._settings)
 
     async def _embed(
         self, admitted: Admitted, inputs: Inputs, wished: int | None

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, TypeVar
 
-from registry.core import media
 from registry.core.conversation import (
     Stored,
     of_chat,
@@ -24,7 +23,8 @@ from registry.core.thinking import THINK_TAGS
 from registry.core.wishes import ChatWish, GenerateWish, Message
 from registry.ports.workers import LoadSpec, Running, Stop
 from registry.services.inference import Admitted
-from registry.services.loading import Rendering
+from registry.services.loading import HARMONY, Rendering
+from registry.services.traits import Traits
 
 _HINT_BYTES = 4096
 _MS = 1_000_000
@@ -131,24 +131,22 @@ async def closing(items: AsyncIterator[T]) -> AsyncGenerator[AsyncIterator[T], N
             await close()
 
 
-def thoughts(admitted: Admitted, wish: GenerateWish | ChatWish) -> bool | str | None:
+def thoughts(traits: Traits, family: str, think: bool | str | None) -> bool | str | None:
     """What `think` means for a model: those that can think do unless told otherwise."""
-    capable = "thinking" in admitted.parts.capabilities(look_into_gguf=True)
-    think = wish.think
-    if not capable:
+    if "thinking" not in traits.capabilities:
         return None if think else think  # asked of one that cannot, and let pass
-    family = admitted.parts.config.model_family
-    if think == "max" and family in {"gptoss", "gpt-oss"}:
+    if think == "max" and family in HARMONY:
         return "high"  # the highest that this format knows
     return True if think is None else think
 
 
-def conversation(admitted: Admitted, wish: GenerateWish | ChatWish) -> tuple[Message, ...]:
+def conversation(
+    admitted: Admitted, stored: Stored, wish: GenerateWish | ChatWish
+) -> tuple[Message, ...]:
     """All messages, those of the model included."""
-    parts = admitted.parts
-    stored = Stored.of(parts.text(media.SYSTEM), parts.messages)
     if isinstance(wish, GenerateWish):
         return of_generate(wish, stored)
     messages = of_chat(wish, stored)
-    old = parts.config.model_family == "qwen3" or admitted.tag.model.model == "deepseek-r1"
+    family = admitted.parts.config.model_family
+    old = family == "qwen3" or admitted.tag.model.model == "deepseek-r1"
     return without_old_thoughts(messages) if old else messages

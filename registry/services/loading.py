@@ -19,10 +19,15 @@ from registry.ports.catalog import Tag
 from registry.ports.workers import LoadSpec, RunnerOptions, Weights
 from registry.settings import Worker as WorkerSettings
 
+HARMONY = frozenset({"gptoss", "gpt-oss"})
+"""Families whose models write a format of their own."""
 _NUM_BATCH = 512
 _EMBEDDING_NUM_BATCH = 2048
 _MOST_LAYERS = 10_000
 _MOST_THREADS = 1024
+
+
+_DEFAULT = GoTemplate.read(DEFAULT)
 
 
 class Mode(Enum):
@@ -46,7 +51,7 @@ class Rendering:
     @property
     def plain(self) -> GoTemplate:
         """The Go template, or the one that a model has which brings none."""
-        return self.template or GoTemplate.read(DEFAULT)
+        return self.template or _DEFAULT
 
 
 def rendering(parts: Parts, go_template: str) -> Rendering:
@@ -145,5 +150,5 @@ def _weights(layer: Descriptor) -> Weights:
 def _is_harmony(parts: Parts) -> bool:
     """A gpt-oss model whose template writes the tags of its own format."""
     text = parts.template or ""
-    family = parts.config.model_family in {"gptoss", "gpt-oss"}
+    family = parts.config.model_family in HARMONY
     return family and "<|start|>" in text and "<|end|>" in text
