@@ -24,7 +24,7 @@ _LINES = 200
 _LINE_BYTES = 4096
 _STOP_S = 5.0
 _POLL_S = 0.05
-_BUFFER = re.compile(r"(\S+): +(\S+) (?:model|KV|compute|output|RS) buffer size = +([\d.]+) MiB")
+_BUFFER = re.compile(r"(\S+): +(\S+) +(?:model|KV|compute|output|RS) buffer size = +([\d.]+) MiB")
 _ERROR = re.compile(r"^(?:[\d.]+ )?E (?:[\w~]+: *)?(.*)")
 _REASON = re.compile(r"error loading model: *(.*)|error: *(.*)", re.IGNORECASE)
 _MEMORY = re.compile(
@@ -74,7 +74,8 @@ class Log:
                 return (told[1] or told[2]).strip()
         if errors:
             return errors[-1]
-        return next((line for line in reversed(self.lines) if "GGML_ASSERT" in line), "")
+        failed = (line for line in reversed(self.lines) if "GGML_ASSERT" in line)
+        return without_paths(next(failed, ""))
 
     @property
     def no_memory(self) -> bool:
