@@ -18,6 +18,7 @@ from registry.server.extensions import Quick, quick_of
 _CODES = "/enrol/"  # what follows is a one-time code
 _KEY = re.compile(r"hf_[A-Za-z0-9]{10,}")  # an API key that stands in a wrong place
 _QUIET = frozenset({"/healthz", "/readyz"})
+_LINK = ("/api/v1/link/calls/", "/api/v1/link/report")  # of workers: several for each request
 _IDS_AT_ONCE = 256
 
 
@@ -105,7 +106,7 @@ class AccessLog:
 
     def _tell(self, scope: Scope, status: int, began: float, request_id: str) -> None:
         path = scope["path"]
-        if self._write is None or path in _QUIET:
+        if self._write is None or path in _QUIET or path.startswith(_LINK):
             return
         ms = round((time.perf_counter() - began) * 1000, 1)
         client = (scope.get("client") or ("",))[0]

@@ -162,6 +162,13 @@ LINES = [
          route="/ui/enrol/{code}"),
     Line("POST", "/ui/enrol/{code}", PAGE.format(303), "answer=refuse",
          route="/ui/enrol/{code}"),
+    # links of workers: their own credentials and no others
+    Line("POST", "/api/v1/link/enrolment", "404 " * 10, '{"token":"none","name":"w"}'),
+    Line("GET", "/api/v1/link", "401 " * 10),
+    Line("POST", "/api/v1/link/report", "401 " * 10, "{}"),
+    Line("POST", "/api/v1/link/calls/1", "401 " * 10, "{}", route="/api/v1/link/calls/{call}"),
+    Line("GET", f"/api/v1/link/blobs/sha256:{'0' * 64}", "401 " * 10,
+         route="/api/v1/link/blobs/{digest}"),
 ]  # fmt: skip
 
 
