@@ -5,6 +5,7 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -23,8 +24,13 @@ from registry.adapters.models_folder import FolderOnDisk
 from registry.adapters.store_marker import ensure_marker
 from registry.adapters.tensors_process import TensorProcesses
 from registry.adapters.upstream_http import HttpUpstreams
+from registry.adapters.worker_http import Site
+from registry.adapters.workers_external import External
+from registry.adapters.workers_ollama import OllamaWorker
+from registry.adapters.workers_openai import OpenAIWorker
 from registry.adapters.workers_remote import RemoteWorkers, Watch
 from registry.core.errors import RegistryError
+from registry.ports.fleet import Enlisted
 from registry.server.run import STOPPING, run_server
 from registry.services import Services
 from registry.services.accounts import Accounts
@@ -33,19 +39,24 @@ from registry.services.audit import Audit
 from registry.services.blobs import Blobs, Lives
 from registry.services.conversions import Conversions
 from registry.services.create import Create
+from registry.services.fleet import Fleet
 from registry.services.generation import Clocks, Generation
 from registry.services.housekeeping import Housekeeping
 from registry.services.inference import Inference
 from registry.services.listing import Listing
 from registry.services.manifests import Manifests
 from registry.services.models import Models
+from registry.services.muster import Muster, Startable, loader
 from registry.services.pull import Pull
 from registry.services.push import Push
 from registry.services.routing import Router
 from registry.services.tokens import Tokens
 from registry.services.uploads import UploadLimits, Uploads
+from registry.services.usage import Ledger
+from registry.services.waiting import QueueLimits
 from registry.services.worker_keys import WorkerKeys
 from registry.settings import Settings, unknown_names
+from registry.settings import Worker as WorkerSettings
 from registry.web import (
     api_v1,
     auth,
@@ -87,7 +98,10 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
     models = Models(catalog, store, manifests, housekeeping, clock)
     upstreams = HttpUpstreams(settings)
     conversions = Conversions(catalog, store, _workshop(settings), settings, clock)
-    router = Router()
+    router, ledger = _router(settings.worker), Ledger(catalog, clock)
+    router.meter.keep_books(ledger.record)
+    inference = Inference(models)
+    generation = Generation(router, settings.worker, Clocks(now=clock))
     pull = Pull(catalog, store, upstreams, manifests, settings, clock)
     return Services(
         settings=settings,
@@ -104,15 +118,36 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         create=Create(manifests, models, conversions, pull.run),
         pull=pull,
         push=Push(catalog, store, upstreams, settings),
-        inference=Inference(models),
-        generation=Generation(router, settings.worker, Clocks(now=clock)),
+        inference=inference,
+        generation=generation,
         router=router,
+        fleet=Fleet(catalog, clock),
+        muster=Muster(catalog, router, partial(_external, settings), loader(inference, generation)),
+        ledger=ledger,
         accounts=Accounts(catalog, settings, clock),
         audit=Audit(catalog, retention, clock),
         tokens=Tokens(catalog, settings.credentials, clock),
         links=RemoteWorkers(Watch(router.add, router.remove, ensure_marker(settings.data))),
         worker_keys=WorkerKeys(catalog, clock),
     )
+
+
+def _router(wanted: WorkerSettings) -> Router:
+    limits = QueueLimits(wanted.max_queue, wanted.max_queue_per_model, wanted.queue_s)
+    return Router(limits, replicas_max=wanted.replicas_max)
+
+
+def _external(settings: Settings, row: Enlisted, changed: Callable[[], None]) -> Startable:
+    """The worker of an existing server."""
+    library = settings.external_url
+    if not library and settings.is_loopback:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        library = f"http://{host}:{settings.port}"
+    external = External(
+        row.name, Site.parse(row.url, row.key), row.slots, row.labels, row.models, library
+    )
+    kind = OllamaWorker if row.kind == "ollama" else OpenAIWorker
+    return kind(external, changed)
 
 
 def _workshop(settings: Settings) -> TensorProcesses:
@@ -187,6 +222,7 @@ async def _lifespan(services: Services) -> AsyncIterator[dict[str, object]]:
     """Background duties while the server runs; the catalog is closed last."""
     await services.housekeeping.settle([])
     duties = asyncio.create_task(_duties(services))
+    services.muster.start()
     try:
         yield {STOPPING: services.links.leave}
     finally:
@@ -197,9 +233,11 @@ async def _lifespan(services: Services) -> AsyncIterator[dict[str, object]]:
         with contextlib.suppress(RegistryError):
             await services.housekeeping.purge()
         await services.housekeeping.finish()
+        await services.muster.close()
         await services.router.close()
         for worker in services.router.workers():
             await worker.close()
+        await services.ledger.close()
         await services.accounts.close()
         await services.audit.close()
         await services.catalog.close()
@@ -210,7 +248,7 @@ async def _duties(services: Services) -> None:
     with contextlib.suppress(RegistryError):  # whoever asks for it will be told
         await services.listing.body()
     sweepers = [services.uploads.sweep, services.accounts.sweep, services.audit.trim]
-    await services.housekeeping.run(sweepers, daily=[services.adoption.run])
+    await services.housekeeping.run(sweepers, daily=[services.adoption.run, services.ledger.trim])
 
 
 def prepare(settings: Settings) -> None:

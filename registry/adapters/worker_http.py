@@ -14,12 +14,12 @@ import orjson
 
 from registry import __version__
 from registry.adapters.llama_frames import refusal
-from registry.core.errors import OperationFailed, RequestInvalid, WorkerLost
+from registry.core.errors import OperationFailed, WorkerLost
+from registry.core.fleet import check_server_url
 
 _CONNECT_S = 10.0
 _STALL_S = 600.0
 """No byte for so long: a slow machine may be silent for minutes at a prompt."""
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +34,12 @@ class Site:
 
     @classmethod
     def parse(cls, url: str, key: str = "") -> "Site":
-        """Read a URL that an administrator has typed; `/v1` and `/api` at its end are dropped.
+        """Read a URL that an administrator has typed.
 
         Raises:
-            RequestInvalid: not http or https, or with a user, a query or a fragment.
+            RequestInvalid: see `check_server_url`.
         """
-        try:
-            parts = urlsplit(url.strip())
-            port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
-        except ValueError as error:
-            raise RequestInvalid("the worker's URL cannot be read") from error
-        if not port or not parts.hostname or not url.isascii():
-            raise RequestInvalid("the worker's URL must begin with http:// or https://")
-        if parts.username is not None or parts.query or parts.fragment:
-            raise RequestInvalid("the worker's URL must have no user name, query or fragment")
-        path = parts.path.rstrip("/").removesuffix("/v1").removesuffix("/api")
-        return cls(f"{parts.scheme}://{parts.netloc}{path}", key)
+        return cls(check_server_url(url), key)
 
 
 class SiteWire:

@@ -38,7 +38,7 @@ class OpenAIWorker(Polled):
 
     async def acquire(self, spec: LoadSpec) -> Running:
         """A lease; the server's own queue is where it waits."""
-        key = str(spec.name)
+        key = str(spec.name).lower()
         model = self._ids.get(key)
         if model is None:
             raise CannotRun(f"the worker {self.name} does not serve {spec.name.short}")
@@ -75,9 +75,9 @@ class OpenAIWorker(Polled):
         for ours, theirs in self.external.models.items():
             if ours == ALL:
                 names = ((ModelName.parse(item), item) for item in listed)
-                found |= {str(name): item for name, item in names if name.is_valid}
+                found |= {str(name).lower(): item for name, item in names if name.is_valid}
             elif theirs in listed or (listed and theirs == ALL):
-                found[ours] = listed[0] if theirs == ALL else theirs
+                found[ours.lower()] = listed[0] if theirs == ALL else theirs
         return found
 
 

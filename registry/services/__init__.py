@@ -11,17 +11,20 @@ from registry.services.adoption import Adoption
 from registry.services.audit import Audit
 from registry.services.blobs import Blobs
 from registry.services.create import Create
+from registry.services.fleet import Fleet
 from registry.services.generation import Generation
 from registry.services.housekeeping import Housekeeping
 from registry.services.inference import Inference
 from registry.services.listing import Listing
 from registry.services.manifests import Manifests
 from registry.services.models import Models
+from registry.services.muster import Muster
 from registry.services.pull import Pull
 from registry.services.push import Push
 from registry.services.routing import Router
 from registry.services.tokens import Tokens
 from registry.services.uploads import Uploads
+from registry.services.usage import Ledger
 from registry.services.worker_keys import WorkerKeys
 from registry.settings import Settings
 
@@ -47,6 +50,9 @@ class Services:
     inference: Inference
     generation: Generation
     router: Router
+    fleet: Fleet
+    muster: Muster
+    ledger: Ledger
     accounts: Accounts
     audit: Audit
     tokens: Tokens

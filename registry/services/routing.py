@@ -48,6 +48,7 @@ _PATIENCE_S = 5.0
 _AT_ONCE = 64
 """So many rows are looked at before others have their turn on the event loop."""
 _ANYTHING = Errand()
+_ANYWHERE = Placement()
 
 log = structlog.get_logger()
 
@@ -67,7 +68,7 @@ class Router:
         self._replicas_max = replicas_max
         self._workers: dict[str, Worker] = {}
         self._drained: frozenset[str] = frozenset()
-        self._placements: Mapping[ModelName, Placement] = {}
+        self._placements: dict[str, Placement] = {}
         self._pinned: frozenset[str] = frozenset()
         self._excuse = ""
         self._line = Line(limits or QueueLimits())
@@ -98,8 +99,8 @@ class Router:
 
     def place(self, placements: Mapping[ModelName, Placement]) -> None:
         """Set which models are placed and pinned."""
-        self._placements = placements
-        self._pinned = frozenset(str(name) for name, item in placements.items() if item.pinned)
+        self._placements = {str(name).lower(): item for name, item in placements.items()}
+        self._pinned = frozenset(name for name, item in self._placements.items() if item.pinned)
         self.refresh()
 
     def excuse(self, text: str) -> None:
@@ -148,7 +149,7 @@ class Router:
             CannotRun: no worker can run this model, or it rests after too many crashes.
             WorkerLost: the worker went away in mid-answer, or the third one before it.
         """
-        if spec.name in self._placements and self._placements[spec.name].pinned:
+        if self._pinned and str(spec.name).lower() in self._pinned:
             spec, keep_alive_s = replace(spec, pinned=True), None
         ticket = self._ticket(spec, errand)
         while True:
@@ -363,7 +364,7 @@ class Router:
 
     def _demand(self, ticket: Ticket, now: float) -> Demand:
         spec = ticket.spec
-        placement = self._placements.get(spec.name, Placement())
+        placement = self._placements.get(str(spec.name).lower(), _ANYWHERE)
         return Demand(
             key=ticket.key,
             model=str(ticket.model),
@@ -381,7 +382,7 @@ class Router:
     ) -> Candidate:
         able = (
             worker.dialect in ticket.errand.dialects
-            and (facts.models is None or str(ticket.spec.name) in facts.models)
+            and (facts.models is None or str(ticket.spec.name).lower() in facts.models)
             and worker.name not in ticket.avoided
             and not self._refusals.is_final(worker.name, ticket.key, now)
         )

@@ -29,7 +29,7 @@ class Claim:
 def runner_of(worker: Worker, facts: WorkerFacts, spec: LoadSpec) -> str:
     """The key under which the worker's facts list the spec's runner."""
     if facts.models is not None:
-        return str(spec.name)
+        return str(spec.name).lower()
     return str(spec.manifest) if worker.dialect is Dialect.OLLAMA else spec.key
 
 
@@ -107,7 +107,7 @@ def _presence(found: Loaded | None, ours: int) -> Presence:
 
 def _is_idle(item: Loaded, used: set[str], pinned: frozenset[str]) -> bool:
     busy = item.busy or item.waiting or item.loading or item.key in used
-    return not busy and str(item.name) not in pinned
+    return not busy and str(item.name).lower() not in pinned
 
 
 def _missing(worker: Worker, facts: WorkerFacts, spec: LoadSpec) -> int:
