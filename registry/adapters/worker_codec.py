@@ -5,7 +5,7 @@ length of 0 is a sign of life, `END` the last word; a body without it broke off.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, Final
 
 import orjson
@@ -34,6 +34,7 @@ HEAD_BYTES = 16 << 20
 """The first line of an answer: facts of a worker with thousands of blobs."""
 
 _OPTIONS: Final = TypeAdapter(RunnerOptions)
+_OPTION_NAMES: Final = frozenset(item.name for item in fields(RunnerOptions))
 _KINDS: Final[dict[str, type[RegistryError]]] = {
     kind.__name__: kind
     for kind in (
@@ -87,6 +88,12 @@ def error_of(told: Mapping[str, Any]) -> RegistryError:
 # --- specs and facts ----------------------------------------------------------------------------
 
 
+def _text(told: Any) -> str:
+    if not isinstance(told, str):
+        raise TypeError(told)
+    return told
+
+
 def _weights_json(weights: Weights) -> list[Any]:
     return [str(weights.digest), weights.size]
 
@@ -118,8 +125,10 @@ def spec_of(told: Mapping[str, Any]) -> LoadSpec:
         RequestInvalid: it is none.
     """
     try:
+        if unknown := set(told["options"]) - _OPTION_NAMES:  # an older worker would run it wrongly
+            raise ValueError(unknown)
         return LoadSpec(
-            ModelName.checked(told["name"]),
+            ModelName.checked(_text(told["name"])),
             Digest.parse(told["manifest"]),
             _weights(told["model"]),
             tuple(_weights(item) for item in told["adapters"]),
@@ -184,7 +193,7 @@ def _loaded(told: Mapping[str, Any]) -> Loaded:
     expires_at = told["expires_at"]
     return Loaded(
         str(told["key"]),
-        ModelName.checked(told["name"]),
+        ModelName.checked(_text(told["name"])),
         Digest.parse(told["manifest"]),
         Digest.parse(told["model"]),
         size=int(told["size"]),
