@@ -27,7 +27,9 @@ class Challenge:
         parts += [("scope", self.scope)] if self.scope else []
         parts += [("error", self.error)] if self.error else []
         bearer = ",".join(f"{name}={_quoted(value)}" for name, value in parts)
-        return [f"Bearer {bearer}", f"Basic realm={_quoted(self.service)}"]
+        # The Python client of oras reads both headers as one and takes the last realm for the
+        # address of tokens; to whoever sends a password, a realm is no more than a word.
+        return [f"Bearer {bearer}", f"Basic realm={_quoted(self.realm)}"]
 
 
 def repository_scope(name: str, *actions: str) -> str:

@@ -242,6 +242,17 @@ def realm(request: Request) -> str:
     return f"{external_base(request)}/v2/token"
 
 
+def refusal_status(request: Request, error: Unauthenticated) -> int:
+    """401; for a token that is too narrow 403 where only that makes a client ask for another.
+
+    RFC 6750 3.1 has 403 for it, registries and their clients 401, the Python client of oras, which
+    names itself as the library it uses, 403.
+    """
+    is_narrow = isinstance(error, Challenged) and error.error == INSUFFICIENT_SCOPE
+    agent = request.headers.get("user-agent", "")
+    return 403 if is_narrow and agent.startswith("python-requests/") else 401
+
+
 def challenge_headers(request: Request, error: Unauthenticated) -> list[str]:
     """The values of `WWW-Authenticate` for a refusal."""
     if not request.url.path.startswith("/v2"):

@@ -12,7 +12,7 @@ from registry.core import errors
 from registry.core.errors import RegistryError
 from registry.web import openai, page
 from registry.web.answers import json_response
-from registry.web.auth import challenge_headers
+from registry.web.auth import challenge_headers, refusal_status
 from registry.web.oci_errors import OCI_CODES, render_oci
 from registry.web.statuses import headers_of, status_of
 
@@ -33,6 +33,7 @@ async def answer(request: Request, error: Exception) -> Response:
     response = render(request, status, str(error), error)
     response.headers.update(headers_of(error))
     if isinstance(error, errors.Unauthenticated):
+        response.status_code = refusal_status(request, error)
         for challenge in challenge_headers(request, error):
             response.headers.append("WWW-Authenticate", challenge)
     return response

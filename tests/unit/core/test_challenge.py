@@ -25,4 +25,4 @@ REALM = "https://models.example.com/v2/token"
 def test_bearer_comes_first_and_every_value_is_quoted(challenge: Challenge, bearer: str) -> None:
     headers = challenge.headers()
     assert headers[0] == f"Bearer {bearer}"
-    assert [header.split(" ")[0] for header in headers] == ["Bearer", "Basic"]
+    assert headers[1:] == [f'Basic realm="{REALM}"']

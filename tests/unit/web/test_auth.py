@@ -260,6 +260,16 @@ async def test_a_token_too_narrow_is_told_what_to_ask_for(place: Secured) -> Non
     assert (other.status, challenge_of(other)["scope"]) == (401, "repository:team/other:pull")
 
 
+async def test_the_client_of_oras_asks_for_a_wider_token_after_403(place: Secured) -> None:
+    token = await bearer(place, "alice", "repository:team/llama:pull")
+    for agent, status in (("skopeo/1.18", 401), ("python-requests/2.32", 403)):
+        answer = await place.ask("POST", UPLOADS, authorization=token, user_agent=agent)
+        assert answer.status == status
+        assert challenge_of(answer)["error"] == "insufficient_scope"
+        assert challenge_of(answer)["scope"] == "repository:team/llama:pull,push"
+        assert (await place.ask("POST", UPLOADS, user_agent=agent)).status == 401
+
+
 async def test_a_challenge_names_the_repository_as_the_client_spells_it(place: Secured) -> None:
     answer = await place.ask("GET", "/v2/Team/Llama-3.Q4/manifests/8b", user_agent=OLLAMA)
     assert challenge_of(answer) == {
