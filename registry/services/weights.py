@@ -15,7 +15,14 @@ from anyio import CancelScope
 
 from registry.core import media
 from registry.core.card import Parts
-from registry.core.convert.files import are_pickles, check_names, needed
+from registry.core.convert.files import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    adapter_folders,
+    are_pickles,
+    check_names,
+    needed,
+)
 from registry.core.digest import Digest
 from registry.core.errors import DigestInvalid, GgufInvalid, OperationFailed, RequestInvalid
 from registry.core.events import Advance, Events, Status
@@ -37,8 +44,6 @@ from registry.services.rights import ANY, Permit
 TICK_S = 0.1
 _SHOWN_BYTES = 4 << 20
 """Work on less is done before a line about it could be read."""
-
-_CONFIGS = {media.ADAPTER: "adapter_config.json"}
 
 
 @dataclass(slots=True)
@@ -84,7 +89,9 @@ class Weights:
             RequestInvalid, OperationFailed, Unsupported: the files make no model, and why.
         """
         kind = await self._kind(files, work.permit)
-        if kind == "safetensors":
+        if kind == "safetensors" and media_type == media.ADAPTER:
+            events = self._adapters(work, files)
+        elif kind == "safetensors":
             events = self._checkpoint(work, files, media_type)
         elif kind == "gguf":
             events = self._ggufs(work, files, media_type)
@@ -183,25 +190,50 @@ class Weights:
     # safetensors
 
     async def _checkpoint(self, work: Work, files: Mapping[str, str], media_type: str) -> Events:
-        is_adapter = media_type == media.ADAPTER
-        yield Status("converting adapter" if is_adapter else "converting model")
-        config = _CONFIGS.get(media_type, "config.json")
-        if config not in files:
-            raise OperationFailed(f"open {config}: no such file or directory")
+        yield Status("converting model")
+        if CONFIG not in files:
+            raise OperationFailed(f"open {CONFIG}: no such file or directory")
         work.check()
-        kind = media_type or media.MODEL
         check_names(files)
-        names = needed(files)
-        named = {name: (await self.file(files[name], work.permit)).digest for name in names}
-        base = _base(work) if is_adapter else {}
-        job = TensorJob(
-            "adapter" if is_adapter else "checkpoint", (), work.target(kind), options=base
-        )
+        job = TensorJob("checkpoint", (), work.target(media_type or media.MODEL))
+        names = {name: name for name in needed(files)}
+        async with aclosing(self._folder(work, files, names, job, media_type)) as events:
+            async for event in events:
+                yield event
+
+    async def _adapters(self, work: Work, files: Mapping[str, str]) -> Events:
+        """An adapter, or one in each of several folders."""
+        check_names(files)
+        folders = adapter_folders(files)
+        for names in folders or [{}]:
+            yield Status("converting adapter")
+            if not names:
+                raise OperationFailed(f"open {ADAPTER_CONFIG}: no such file or directory")
+            work.check()
+            kept = {short: names[short] for short in needed(names)}
+            job = TensorJob("adapter", (), options=_base(work))
+            async with aclosing(self._folder(work, files, kept, job, media.ADAPTER)) as events:
+                async for event in events:
+                    yield event
+
+    async def _folder(
+        self,
+        work: Work,
+        files: Mapping[str, str],
+        names: Mapping[str, str],
+        job: TensorJob,
+        media_type: str,
+    ) -> Events:
+        """Convert the files whose names in the folder, and in the request, are `names`."""
+        named = {
+            short: (await self.file(files[name], work.permit)).digest
+            for short, name in names.items()
+        }
         made: list[Converted] = []
         async with aclosing(self._convert(work, Order.of(job, named), made)) as events:
             async for event in events:
                 yield event
-        work.layers.append(_new_layer(kind, made[0]))
+        work.layers.append(_new_layer(media_type or media.MODEL, made[0]))
 
     # all of them
 

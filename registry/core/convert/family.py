@@ -100,11 +100,4 @@ class Family:
     tokenizer: TokenizerNotes = field(default_factory=TokenizerNotes)
 
 
-def overlaid(rules: Iterable[Rule], changes: Iterable[Rule]) -> tuple[Rule, ...]:
-    """The rules, of which those for the same source are replaced by the changes."""
-    changes = tuple(changes)
-    replaced = {rule.source for rule in changes}
-    return (*(rule for rule in rules if rule.source not in replaced), *changes)
-
-
 PLUS_ONE = (AddOne(),)

@@ -59,6 +59,18 @@ def needed(names: Iterable[str]) -> list[str]:
     return [name for name in names if name in small or name.endswith(".safetensors")]
 
 
+def adapter_folders(names: Iterable[str]) -> list[dict[str, str]]:
+    """Each folder's own files, by their names in it, of those folders that hold an adapter."""
+    names = list(names)
+    found = []
+    for config in sorted(names):
+        folder = config.removesuffix(ADAPTER_CONFIG)
+        if config.endswith(ADAPTER_CONFIG) and (not folder or folder.endswith("/")):
+            inside = {name[len(folder) :]: name for name in names if name.startswith(folder)}
+            found.append({short: name for short, name in inside.items() if "/" not in short})
+    return found
+
+
 def are_pickles(names: Iterable[str]) -> bool:
     """Whether the weights are in pickle files only, which nothing here opens."""
     names = list(names)

@@ -11,7 +11,7 @@ from math import prod
 from registry.core.convert.companions import Found, check_floats
 from registry.core.convert.documents import CheckpointInvalid, shown
 from registry.core.convert.family import Alternate, Cut, Family, Half, Pick, Rule
-from registry.core.convert.plan import Columns, Output, Packed4, Pairs, Part, Step, Turned, View
+from registry.core.convert.plan import Columns, Output, Packed4, Part, Turned, View
 
 _NUMBER = re.compile(r"(?<=\.)(\d{1,6})(?=\.|$)")
 _MAX_MATRIX = 1 << 28
@@ -206,28 +206,18 @@ def _parts(rule: Rule, tensor: Found) -> list[Part]:
     rows, columns = _matrix(rule, tensor)
     start, stop, step = _picked(rule.pick, rows, tensor.name)
     matrices = prod(tensor.shape[:-2])
-    steps = _steps(rule, tensor, rows)
     if rule.turned:
         if rows * columns > _MAX_MATRIX:
             raise CheckpointInvalid(f"tensor {shown(tensor.name)} is too large to be transposed")
         views: list[View] = [Turned(matrix) for matrix in range(matrices)]
-        return [Part(tensor.stored, start, stop, step, view, steps) for view in views]
+        return [Part(tensor.stored, start, stop, step, view, rule.steps) for view in views]
     if matrices == 1 or (rows % step == 0 and (start < step and stop == rows)):
         end = (matrices - 1) * rows + stop
-        return [Part(tensor.stored, start, end, step, tensor.view, steps)]
+        return [Part(tensor.stored, start, end, step, tensor.view, rule.steps)]
     return [
-        Part(tensor.stored, at + start, at + stop, step, tensor.view, steps)
+        Part(tensor.stored, at + start, at + stop, step, tensor.view, rule.steps)
         for at in range(0, matrices * rows, rows)
     ]
-
-
-def _steps(rule: Rule, tensor: Found, rows: int) -> tuple[Step, ...]:
-    """The rule's steps, fitted to a bias: a vector is one row, so its pairs are of columns."""
-    for one in rule.steps:
-        count = rows if len(tensor.shape) > 1 else tensor.shape[0]
-        if isinstance(one, Pairs) and count % one.size:
-            raise CheckpointInvalid(f"tensor {shown(tensor.name)}: {count} rows are no whole heads")
-    return rule.steps
 
 
 def output_type(name: str, source: str, shape: tuple[int, ...]) -> str:

@@ -3,7 +3,15 @@
 import pytest
 
 from registry.core.convert.documents import CheckpointInvalid
-from registry.core.convert.files import Folder, are_pickles, check_names, limit, needed, wanted
+from registry.core.convert.files import (
+    Folder,
+    adapter_folders,
+    are_pickles,
+    check_names,
+    limit,
+    needed,
+    wanted,
+)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +69,21 @@ def test_a_folder_gives_its_files_by_kind() -> None:
         folder.text("chat_template.jinja")
     with pytest.raises(CheckpointInvalid, match=r"open absent\.json: no such file or directory"):
         folder.needed_json("absent.json")
+
+
+def test_adapters_are_found_in_their_folders() -> None:
+    names = [
+        "a/adapter_config.json",
+        "a/w.safetensors",
+        "a/b/x",
+        "c/d/adapter_config.json",
+        "x.json",
+    ]
+    assert adapter_folders(names) == [
+        {"adapter_config.json": "a/adapter_config.json", "w.safetensors": "a/w.safetensors"},
+        {"adapter_config.json": "c/d/adapter_config.json"},
+    ]
+    assert adapter_folders(["adapter_config.json", "w", "sub/w"]) == [
+        {"adapter_config.json": "adapter_config.json", "w": "w"}
+    ]
+    assert adapter_folders(["my_adapter_config.json"]) == []

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from registry.core.convert import mapping
 from registry.core.convert.architectures import BY_ARCHITECTURE, FAMILIES
 from registry.core.convert.documents import CheckpointInvalid
-from registry.core.convert.plan import Conversion, Output
+from registry.core.convert.plan import Conversion, Output, Turned
 from registry.core.gguf import Array
 from tests.support.conversion import planned
 from tests.support.tiny_models import Tiny, bert, decoder, fuse_experts, nomic_bert, safetensors
@@ -395,6 +396,55 @@ def test_numbers_of_another_dtype_are_refused_where_they_are_needed() -> None:
     files["model.safetensors"] = safetensors(weights)
     with pytest.raises(CheckpointInvalid, match=r"norm\.weight is F64, which cannot be converted"):
         planned(files)
+
+
+def test_experts_of_different_types_are_refused() -> None:
+    tiny = decoder("Qwen3MoeForCausalLM")
+    weights: dict[str, Any] = dict(tiny.weights)
+    name = "model.layers.1.mlp.experts.3.up_proj.weight"
+    weights[name] = weights[name].astype("<f2")
+    files = {**contents(tiny), "model.safetensors": safetensors(weights)}
+    with pytest.raises(CheckpointInvalid, match=r"3\.up_proj.*has another shape or type"):
+        planned(files)
+
+
+def test_a_matrix_that_has_to_be_transposed_may_not_be_endless(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tiny = decoder("GptOssForCausalLM")
+    made = tensors(tiny)["blk.0.ffn_gate_exps.weight"]
+    assert made.shape == (64, 64, 8)
+    assert [part.view for part in made.parts] == [Turned(expert) for expert in range(8)]
+    monkeypatch.setattr(mapping, "_MAX_MATRIX", 1000)
+    with pytest.raises(CheckpointInvalid, match="is too large to be transposed"):
+        plan(tiny)
+
+
+def test_mxfp4_experts_stay_packed() -> None:
+    tiny = decoder("GptOssForCausalLM")
+    weights: dict[str, Any] = dict(tiny.weights)
+    for layer in range(2):
+        at = f"model.layers.{layer}.mlp.experts."
+        for name, rows in (("gate_up_proj", 128), ("down_proj", 64)):
+            del weights[at + name]
+            weights[f"{at}{name}_blocks"] = np.zeros((8, rows, 2, 16), np.uint8)
+            weights[f"{at}{name}_scales"] = np.zeros((8, rows, 2), np.uint8)
+    made = planned({**contents(tiny), "model.safetensors": safetensors(weights)})
+    found = {tensor.name: tensor for tensor in made.tensors}
+    assert {tensor.shape for tensor in found.values() if tensor.type == "MXFP4"} == {(64, 64, 8)}
+    assert found["blk.0.ffn_up_exps.weight"].parts[0].start == 1
+    assert dict(made.keys)["general.file_type"].value == 38
+
+
+def test_fp8_is_noted_and_stored_as_bf16() -> None:
+    weights: dict[str, Any] = dict(LLAMA.weights)
+    name = "model.layers.0.mlp.up_proj.weight"
+    weights[name] = np.zeros((96, 64), np.uint8)
+    weights[f"{name}_scale_inv"] = np.ones((1, 1), np.float32)
+    files = {**contents(LLAMA), "model.safetensors": safetensors(weights, {name: "F8_E4M3"})}
+    made = planned(files)
+    assert dict(made.keys)["source_quantization"].value == "hf_fp8"
+    assert {t.name: t.type for t in made.tensors}["blk.0.ffn_up.weight"] == "BF16"
 
 
 def test_config_and_tokenizer_must_be_there_in_the_words_of_the_real_server() -> None:
