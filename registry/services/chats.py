@@ -4,6 +4,7 @@ Source: spec ollama-api 17.3, 18.2; inference-and-gguf 12.1.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from registry.core.errors import PromptTooLong, RequestInvalid, WorkerLost
@@ -32,16 +33,18 @@ async def chat(job: Job, stage: Stage) -> AsyncGenerator[AnswerEvent, None]:
         raise RequestInvalid("format and tools cannot be combined for this model")
     began = False
     try:
-        async for event in _told(job, stage, job.messages):
-            began = True
-            yield event
+        async with aclosing(_told(job, stage, job.messages)) as events:
+            async for event in events:
+                began = True
+                yield event
     except PromptTooLong:
         if began or not job.truncates or not llama:
             raise
     else:
         return
-    async for event in _told(job, stage, await fitting(job, stage)):
-        yield event
+    async with aclosing(_told(job, stage, await fitting(job, stage))) as events:
+        async for event in events:
+            yield event
 
 
 async def _told(

@@ -5,6 +5,7 @@ Source: spec ollama-api 14, 17.5, 17.6, 18.2; inference-and-gguf 2.2, 12.
 
 import base64
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -32,16 +33,19 @@ async def completion(job: Job, stage: Stage) -> AsyncGenerator[AnswerEvent, None
         return
     began = False
     try:
-        async for event in _Completion(job, stage, prompt).events():
-            began = True
-            yield event
+        async with aclosing(_Completion(job, stage, prompt).events()) as events:
+            async for event in events:
+                began = True
+                yield event
     except PromptTooLong:
         if began:
             raise
     else:
         return
-    async for event in _Completion(job, stage, await shortened(job, stage)).events():
-        yield event
+    cut = await shortened(job, stage)
+    async with aclosing(_Completion(job, stage, cut).events()) as events:
+        async for event in events:
+            yield event
 
 
 class _Completion:
@@ -63,12 +67,14 @@ class _Completion:
     async def events(self) -> AsyncGenerator[AnswerEvent, None]:
         """The answer."""
         if self._job.schema is not None and self._teller.thinks:
-            async for event in self._thoughts():
+            async with aclosing(self._thoughts()) as events:
+                async for event in events:
+                    yield event
+                    if isinstance(event, End):
+                        return
+        async with aclosing(self._answer()) as events:
+            async for event in events:
                 yield event
-                if isinstance(event, End):
-                    return
-        async for event in self._answer():
-            yield event
 
     async def _thoughts(self) -> AsyncGenerator[AnswerEvent, None]:
         """What is thought, without the format; the prompt then goes on from there."""
@@ -82,7 +88,7 @@ class _Completion:
                 if not self._teller.thinks:
                     break
                 if piece.stop is not None:  # it never came to an answer
-                    async for event in self._ended(piece.stop):
+                    for event in await self._ended(piece.stop):
                         yield event
                     return
             else:
@@ -116,14 +122,12 @@ class _Completion:
                     break
             else:
                 raise WorkerLost
-        async for event in self._ended(stop):
+        for event in await self._ended(stop):
             yield event
 
-    async def _ended(self, stop: Stop) -> AsyncGenerator[AnswerEvent, None]:
+    async def _ended(self, stop: Stop) -> list[AnswerEvent]:
         """What was held back, and the end."""
         rest = self._teller.rest()
-        if rest != Delta():
-            yield rest
         metrics = self._stage.watch.metrics(stop)
         metrics = replace(
             metrics,
@@ -131,7 +135,8 @@ class _Completion:
             eval_duration=metrics.eval_duration + self._earlier.eval_duration,
         )
         end = ended(stop, metrics, made_tool_calls=self._teller.made_tool_calls)
-        yield replace(end, context=await self._context())
+        end = replace(end, context=await self._context())
+        return [end] if rest == Delta() else [rest, end]
 
     async def _context(self) -> tuple[int, ...] | None:
         """The tokens of prompt and answer: what a later generate may begin with."""

@@ -1,0 +1,248 @@
+"""Formats, prompts that are too long, images."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+
+from registry.core.errors import (
+    OperationFailed,
+    PromptTooLong,
+    RegistryError,
+    RequestInvalid,
+)
+from registry.core.generation import End
+from registry.core.gojson import Raw
+from registry.core.wishes import ChatWish, GenerateWish, Message
+from registry.ports.workers import Dialect, Embedded, Piece, Running
+from registry.services.formats import ANY_OBJECT
+from tests.support.desk import TOOL, USER, Desk, desk, model_shelf, saying, text_of
+from tests.support.fake_worker import FakeRunning, FakeWorker
+from tests.support.library import Library
+
+pytestmark = pytest.mark.anyio
+
+SCHEMA = Raw(b'{"type":"object"}')
+OTHER = Raw(b'{"required":["a"]}')
+STRICT = {"type": "object", "x-guidance": {"whitespace_flexible": False}}
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def lib(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Library]:
+    async with model_shelf(tmp_path_factory.mktemp("library") / "data") as made:
+        yield made
+
+
+# --- formats --------------------------------------------------------------------------------------
+
+
+async def test_a_format_goes_along_as_a_schema(lib: Library) -> None:
+    asked = desk(lib)
+    await asked.events(GenerateWish(model="plain", prompt="x", format=SCHEMA))
+    assert asked.body("complete")["json_schema"] == STRICT
+    await asked.events(ChatWish(model="native", messages=(USER,), format=Raw(b'"json"')))
+    form = asked.body("chat")["response_format"]
+    assert form == {
+        "type": "json_schema",
+        "json_schema": {"name": "schema", "schema": ANY_OBJECT},
+    }
+
+
+async def test_a_format_waits_until_the_model_has_done_with_thinking(lib: Library) -> None:
+    asked = desk(lib, *saying("<think>", "I see", "</think>\n", "\nYes", " no"))
+    wish = ChatWish(model="go", messages=(USER,), format=SCHEMA)
+    events = await asked.events(wish)
+    first, second = [body for what, body in asked.asked if what == "complete"]
+    assert "json_schema" not in first
+    assert second["json_schema"] == STRICT
+    assert second["prompt"] == first["prompt"] + "<think>I see</think>\n\n"
+    thinking, content = text_of(events)
+    assert thinking == "I see"
+    assert content == "<think>I see</think>\n\nYes no"  # of the second run, thoughts are over
+    end = events[-1]
+    assert isinstance(end, End)
+    assert end.metrics is not None
+    assert end.metrics.eval_count == 5 + 4
+
+
+async def test_a_model_that_does_not_think_after_all_is_held_to_the_format_too(
+    lib: Library,
+) -> None:
+    asked = desk(lib, *saying("Yes", " no"))
+    await asked.events(ChatWish(model="go", messages=(USER,), format=SCHEMA))
+    first, second = [body for what, body in asked.asked if what == "complete"]
+    assert (first["prompt"], second["json_schema"]) == (second["prompt"], STRICT)
+
+
+async def test_a_format_applies_at_once_without_thinking(lib: Library) -> None:
+    asked = desk(lib)
+    await asked.events(ChatWish(model="go", messages=(USER,), format=SCHEMA, think=False))
+    assert [what for what, _ in asked.asked] == ["complete"]
+    assert asked.body("complete")["json_schema"] == STRICT
+
+
+async def test_thoughts_without_an_answer_end_the_answer(lib: Library) -> None:
+    asked = desk(lib, *saying("<think>", "I see"))
+    events = await asked.events(ChatWish(model="go", messages=(USER,), format=SCHEMA))
+    assert text_of(events) == ("I see", "")
+    assert isinstance(events[-1], End)
+    assert len(asked.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (b'"yaml"', OperationFailed, "invalid format:"),
+        (b"[]", OperationFailed, "invalid format:"),
+        (b'{"type":"nope"}', RequestInvalid, "Invalid type: nope"),
+        (b'{"$ref":"#/nope"}', RequestInvalid, "Pointer '/nope' does not exist"),
+        (b'{"not":{}}', RequestInvalid, "Unimplemented keys"),
+        (b'{"a":' * 65 + b"1" + b"}" * 65, RequestInvalid, "nested deeper than 64"),
+        (b'{"a":"' + b"x" * 70_000 + b'"}', RequestInvalid, "larger than 65536"),
+        (b'{"maximum":' + b"1" * 5000 + b"}", RequestInvalid, "cannot be read"),
+    ],
+)
+async def test_what_no_engine_can_keep_to_is_refused_before_it_is_asked(
+    lib: Library, given: bytes, error: type[RegistryError], message: str
+) -> None:
+    asked = desk(lib)
+    with pytest.raises(error, match=message):
+        await asked.events(GenerateWish(model="plain", prompt="x", format=Raw(given)))
+    assert not asked.worker.leases
+
+
+@pytest.mark.parametrize("given", [b"null", b'""', b" null "])
+async def test_no_format_is_none(lib: Library, given: bytes) -> None:
+    asked = desk(lib)
+    await asked.events(GenerateWish(model="plain", prompt="x", format=Raw(given)))
+    assert "json_schema" not in asked.body("complete")
+
+
+async def test_engines_take_no_format_with_tools(lib: Library) -> None:
+    wish = ChatWish(model="native", messages=(USER,), tools=(TOOL,), format=SCHEMA)
+    with pytest.raises(RequestInvalid, match="format and tools cannot be combined"):
+        await desk(lib).events(wish)
+
+
+# --- too long -------------------------------------------------------------------------------------
+
+
+class Narrow(FakeWorker):
+    """Its runners hold so many code points, as an engine holds tokens."""
+
+    def __init__(self, holds: int, dialect: Dialect = Dialect.LLAMA) -> None:
+        super().__init__(dialect=dialect)
+        self.holds = holds
+
+    async def acquire(self, spec: Any) -> Running:
+        running = await super().acquire(spec)
+        assert isinstance(running, FakeRunning)
+        return _NarrowRunning(running, self.holds)
+
+
+class _NarrowRunning(Running):
+    def __init__(self, running: FakeRunning, holds: int) -> None:
+        self._running = running
+        self._holds = holds
+
+    def native(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
+        return self._running.native(path, body)
+
+    async def embed(self, texts: Any, *, normalize: bool = True) -> Embedded:
+        return await self._running.embed(texts, normalize=normalize)
+
+    dialect = property(lambda self: self._running.dialect)
+    worker = property(lambda self: self._running.worker)
+    load_ns = property(lambda self: 0)
+
+    async def complete(self, body: Mapping[str, Any]) -> AsyncIterator[Piece]:
+        self._check(len(body["prompt"]) + (isinstance(body["prompt"], str)))
+        async for piece in self._running.complete(body):
+            yield piece
+
+    async def chat(self, body: Mapping[str, Any]) -> AsyncIterator[Piece]:
+        rendered = await self._running.apply_template(body)
+        self._check(len(rendered) + 1)
+        async for piece in self._running.chat(body):
+            yield piece
+
+    async def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        return await self._running.tokenize(text, special=special)
+
+    async def detokenize(self, tokens: Any) -> str:
+        return await self._running.detokenize(tokens)
+
+    async def apply_template(self, body: Mapping[str, Any]) -> str:
+        return await self._running.apply_template(body)
+
+    async def release(self, keep_alive_s: float | None) -> None:
+        await self._running.release(keep_alive_s)
+
+    def _check(self, tokens: int) -> None:
+        if tokens >= self._holds:
+            raise PromptTooLong("too long", tokens, self._holds)
+
+
+def long_chat(model: str, count: int, **given: Any) -> ChatWish:
+    """A system message among many, the last of which is `z`."""
+    turns = [Message(("user", "assistant")[i % 2], f"{i:03}") for i in range(count)]
+    messages = (turns[0], Message("system", "S"), *turns[1:], Message("user", "z"))
+    return ChatWish(model=model, messages=messages, options={"num_ctx": 60}, **given)
+
+
+async def test_the_oldest_messages_make_room_but_for_those_of_the_system(lib: Library) -> None:
+    asked = Desk(lib, Narrow(60), None)
+    await asked.events(long_chat("go", 50))
+    prompt = asked.body("complete")["prompt"]
+    assert prompt == "<system>S<user>048<assistant>049<user>z<assistant>"
+    asked = Desk(lib, Narrow(60), None)
+    await asked.events(long_chat("native", 50))
+    sent = [message["content"] for message in asked.body("chat")["messages"]]
+    assert sent == ["S", "047", "048", "049", "z"]
+
+
+async def test_a_message_that_alone_is_too_long_loses_its_middle(lib: Library) -> None:
+    asked = Desk(lib, Narrow(60), None)
+    text = "".join(chr(0x100 + i) for i in range(100))
+    wish = GenerateWish(model="plain", prompt=text, options={"num_ctx": 60, "num_keep": 9})
+    events = await asked.events(wish)
+    sent = asked.body("complete")["prompt"]
+    assert sent == [1, *map(ord, text[:9]), *map(ord, text[-25:])]
+    end = events[-1]
+    assert isinstance(end, End)
+    assert end.context == (*sent, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        long_chat("go", 50, truncate=False),
+        long_chat("native", 50, truncate=False),
+        GenerateWish(model="plain", prompt="x" * 100, options={"num_ctx": 60}, truncate=False),
+        GenerateWish(model="plain", prompt="x" * 100, options={"num_ctx": 60}, shift=False),
+        ChatWish(model="native", messages=(Message("user", "x" * 100),), options={"num_ctx": 60}),
+    ],
+)
+async def test_what_may_not_be_cut_is_refused(lib: Library, wish: GenerateWish | ChatWish) -> None:
+    with pytest.raises(PromptTooLong):
+        await Desk(lib, Narrow(60), None).events(wish)
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "sense"), [(b"\x89PNG\r\n\x1a\n", "vision"), (b"RIFF....WAVE", "audio")]
+)
+async def test_images_need_a_model_that_sees(lib: Library, data: bytes, sense: str) -> None:
+    for wish in (
+        GenerateWish(model="plain", prompt="x", images=(data,)),
+        ChatWish(model="native", messages=(Message("user", "x", images=(None, data)),)),
+    ):
+        with pytest.raises(RequestInvalid, match=f"{wish.model}:latest does not support {sense}"):
+            await desk(lib).events(wish)
