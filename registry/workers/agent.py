@@ -27,10 +27,9 @@ from registry.adapters.worker_codec import (
 )
 from registry.core.digest import Digest
 from registry.core.errors import RegistryError, RequestInvalid, UpstreamFailed, WorkerLost
-from registry.ports.workers import WorkerFacts
+from registry.ports.workers import Worker, WorkerFacts
 from registry.workers.cache import BlobCache
 from registry.workers.library import Library, LinkRefused
-from registry.workers.node import Node
 
 _BEAT_S = 5.0
 _LOOK_S = 0.5
@@ -53,7 +52,7 @@ class Agent:
     """Links a node to a library until `stop`."""
 
     def __init__(
-        self, node: Node, library: Library, cache: BlobCache, keep_alive_s: float | None
+        self, node: Worker, library: Library, cache: BlobCache, keep_alive_s: float | None
     ) -> None:
         self._node = node
         self._keep_alive_s = keep_alive_s
