@@ -107,6 +107,11 @@ class Router:
         """What to tell in place of "no inference worker is connected", while that is so."""
         self._excuse = text
 
+    @property
+    def problem(self) -> str:
+        """Why nothing can be run; empty while there is a worker."""
+        return "" if self._workers else self._excuse or NO_WORKER
+
     def refresh(self) -> None:
         """A worker has changed: look whether it takes somebody who waits."""
         if self._line and not self._looking:

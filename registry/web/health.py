@@ -16,7 +16,7 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Each part by name; 503 while one of them cannot work."""
+    """Each part by name; 503 while one of them cannot work, but for running models."""
     services: Services = request.app.state.services
     parts: dict[str, str] = {}
     for name, check in (("database", services.catalog.check), ("store", services.store.check)):
@@ -26,6 +26,7 @@ async def readyz(request: Request) -> Response:
         except RegistryError as error:
             parts[name] = str(error)
     ready = all(text == "ok" for text in parts.values())
+    parts["inference"] = services.router.problem or "ok"
     body = {
         "status": "ok" if ready else "unavailable",
         "version": __version__,

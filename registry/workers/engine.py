@@ -16,6 +16,7 @@ _NONE = (
     "no inference engine is installed on this server: add it with pip install 'registry[worker]', "
     "or name a llama-server program in REGISTRY_WORKER__ENGINE"
 )
+_NO_PROGRAM = "the program that REGISTRY_WORKER__ENGINE names to run models with is not there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def find_engine(
     if wanted != BUILT_IN:
         program = shutil.which(wanted)
         if program is None:
-            return Engine(wanted, problem=f"there is no program {wanted!r} to run models with")
+            return Engine("llama-server", problem=_NO_PROGRAM)
         return Engine("llama-server", program=program)
     if importlib.util.find_spec(BUILT_IN) is None:
         return Engine(BUILT_IN, problem=_NONE)

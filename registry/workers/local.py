@@ -3,6 +3,7 @@
 Nothing is copied: the engine maps the store's file.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +19,15 @@ LOCAL = "local"
 
 
 def local_node(
-    settings: WorkerSettings, engine: Engine, catalog: Catalog, store: BlobStore
+    settings: WorkerSettings,
+    engine: Engine,
+    catalog: Catalog,
+    store: BlobStore,
+    changed: Callable[[], None] = lambda: None,
 ) -> Node:
-    """A node over the library's own store."""
-    return Node(NodeConfig(LOCAL, settings, engine, partial(_in_store, catalog, store)))
+    """A node over the library's own store; `changed` as `NodeConfig` has it."""
+    fetch = partial(_in_store, catalog, store)
+    return Node(NodeConfig(LOCAL, settings, engine, fetch, changed=changed))
 
 
 async def _in_store(catalog: Catalog, store: BlobStore, weights: Weights) -> Path:

@@ -45,7 +45,10 @@ Fetch = Callable[[Weights], Awaitable[Path]]
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """What a node is told. `cached` tells which blobs are at hand, None that all of them are."""
+    """What a node is told. `cached` tells which blobs are at hand, None that all of them are.
+
+    `changed` is called when it may take somebody it would not have taken before.
+    """
 
     name: str
     settings: WorkerSettings
@@ -54,6 +57,7 @@ class NodeConfig:
     cached: Callable[[], frozenset[Digest]] | None = None
     labels: frozenset[str] = frozenset()
     clock: Callable[[], int] = time.time_ns
+    changed: Callable[[], None] = lambda: None
 
 
 class Node:
@@ -119,7 +123,7 @@ class Node:
 
         async def give_back(keep_alive_s: float | None) -> None:
             held.give(keep_alive_s, used=True)
-            self._changed.set()
+            self._note()
 
         return LlamaRunning(held.wire, self.name, load_ns, give_back)
 
@@ -189,7 +193,7 @@ class Node:
             raise
         self._watch(held)
         held.rest(self._config.settings.keep_alive_s)
-        self._changed.set()
+        self._note()
 
     async def _files(self, spec: LoadSpec) -> Files:
         fetch = self._config.fetch
@@ -291,7 +295,11 @@ class Node:
         if self._held.get(held.spec.key) is held:
             del self._held[held.spec.key]
         held.lost()
+        self._note()
+
+    def _note(self) -> None:
         self._changed.set()
+        self._config.changed()
 
     async def _settled(self) -> None:
         """Wait until all that is being stopped has stopped, and its memory is back."""

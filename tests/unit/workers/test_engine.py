@@ -16,8 +16,10 @@ def test_a_program_of_ones_own_is_found_by_its_path(tmp_path: Path) -> None:
     assert (found.program, found.problem) == (str(program), "")
 
 
-def test_a_program_that_is_not_there_is_named() -> None:
-    assert "'no-such-server'" in find_engine("no-such-server").problem
+def test_a_program_that_is_not_there_is_told_without_its_path() -> None:
+    problem = find_engine("/opt/no-such-server").problem
+    assert "REGISTRY_WORKER__ENGINE names" in problem
+    assert "/opt" not in problem
 
 
 def test_a_missing_engine_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
