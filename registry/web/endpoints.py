@@ -26,7 +26,7 @@ from registry.web import auth
 from registry.web.answers import bytes_response, empty_response
 from registry.web.api_v1_schemas import PATH_PARTS
 from registry.web.auditing import note, was_noted, word_of
-from registry.web.forms import read_bounded
+from registry.web.reading import read_bounded
 from registry.web.resources import Handler, resource
 
 BODY_BYTES = 64 << 10

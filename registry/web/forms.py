@@ -9,7 +9,6 @@ The pages' Referrer-Policy is `same-origin` and not `no-referrer`: with that one
 `Origin: null` with our own forms (Fetch, "append a request Origin header").
 """
 
-import asyncio
 import hmac
 import re
 import secrets
@@ -17,18 +16,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from registry.core.errors import Forbidden, RequestInvalid, SizeInvalid, TooLarge
+from registry.core.errors import Forbidden, RequestInvalid
 from registry.services.callers import csrf_of
+from registry.web.reading import read_bounded as read_bounded
 from registry.web.urls import external_base
 
 SESSION = "registry_session"
 VISIT = "registry_visit"
 FORM_BYTES = 32 << 10
 _FIELDS = 40
-_READ_S = 30.0
 _COOKIE = re.compile(r"[A-Za-z0-9_.-]{16,200}")
 _OWN_PATH = re.compile(r"/ui/(?:keys|account|enrol/[A-Za-z0-9_-]{1,128})?")
 STALE = "this form is not from a page of this session: go back, load the page again and retry"
@@ -85,27 +84,6 @@ def _parse(body: bytes) -> Form:
     for name, text in pairs:
         fields[name] = (*fields.get(name, ()), text)
     return Form(fields)
-
-
-async def read_bounded(request: Request, limit: int) -> bytes:
-    """A small body, in bounded memory and time.
-
-    Raises:
-        TooLarge: it is larger than `limit` bytes.
-        SizeInvalid: the sender went away or took too long.
-    """
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(_READ_S):
-            async for part in request.stream():
-                parts.append(part)
-                size += len(part)
-                if size > limit:
-                    raise TooLarge(f"request body larger than {limit} bytes")
-    except (ClientDisconnect, TimeoutError) as error:
-        raise SizeInvalid("the body did not come whole") from error
-    return b"".join(parts)
 
 
 def check_origin(request: Request) -> None:

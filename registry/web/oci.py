@@ -22,17 +22,10 @@ from registry.core.names import check_tag
 from registry.ports.catalog import Manifest
 from registry.services.manifests import Put
 from registry.web import auditing, auth, oci_blobs, oci_uploads
-from registry.web.oci_access import (
-    DELETE,
-    PULL,
-    PUSH,
-    authorize,
-    has_etag,
-    read_bounded,
-    services,
-)
+from registry.web.oci_access import DELETE, PULL, PUSH, authorize, has_etag
 from registry.web.oci_errors import API_VERSION, refuse_method, render_oci
 from registry.web.oci_paths import Kind, Target, parse
+from registry.web.reading import read_bounded, services
 from registry.web.urls import external_base
 
 Handler = Callable[[Request, Target], Awaitable[Response]]

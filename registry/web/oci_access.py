@@ -1,25 +1,18 @@
-"""What every `/v2/` handler starts from: the services, the caller's rights, the request's facts."""
+"""What every `/v2/` handler starts from besides `reading.py`: rights, and the request's facts."""
 
 import re
 from dataclasses import dataclass
 from enum import Enum
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from registry.core.access import Right
 from registry.core.challenge import repository_scope
-from registry.core.errors import SizeInvalid, TooLarge
-from registry.services import Services
+from registry.core.errors import SizeInvalid
 from registry.web import auth
 from registry.web.oci_paths import Target
 
 _LENGTH = re.compile(r"[0-9]{1,19}")
-
-
-def services(request: Request) -> Services:
-    """The bundle that the application was built with."""
-    bundle: Services = request.app.state.services
-    return bundle
 
 
 class Action(Enum):
@@ -63,26 +56,6 @@ class Length:
         if not _LENGTH.fullmatch(text):
             raise SizeInvalid("invalid Content-Length")
         return cls(int(text))
-
-
-async def read_bounded(request: Request, limit: int) -> bytes:
-    """A whole body of at most `limit` bytes.
-
-    Raises:
-        TooLarge: it is larger.
-        SizeInvalid: the client went away.
-    """
-    if (Length.of(request).size or 0) > limit:
-        raise TooLarge(f"the document is larger than {limit} bytes")
-    body = bytearray()
-    try:
-        async for part in request.stream():
-            body += part
-            if len(body) > limit:
-                raise TooLarge(f"the document is larger than {limit} bytes")
-    except ClientDisconnect as error:
-        raise SizeInvalid("the client went away") from error
-    return bytes(body)
 
 
 def has_etag(request: Request, etag: str) -> bool:

@@ -10,9 +10,10 @@ from registry.core.digest import Digest
 from registry.core.direct_url import Grant, is_direct, verify
 from registry.web.auditing import DENIED, note
 from registry.web.files import BlobResponse, blob_headers
-from registry.web.oci_access import DELETE, PULL, authorize, services
+from registry.web.oci_access import DELETE, PULL, authorize
 from registry.web.oci_errors import API_VERSION, is_ollama, is_transfer
 from registry.web.oci_paths import Target
+from registry.web.reading import services
 from registry.web.urls import blob_base, leads_elsewhere
 
 _PROBED_BYTES = 1 << 20  # smaller blobs fit into the socket: no need to wait for a client to leave

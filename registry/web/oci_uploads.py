@@ -16,9 +16,10 @@ from registry.services.blobs import is_empty
 from registry.services.uploads import Chunk
 from registry.web import auth
 from registry.web.bodies import request_body
-from registry.web.oci_access import PUSH, Length, authorize, services
+from registry.web.oci_access import PUSH, Length, authorize
 from registry.web.oci_errors import OCI_CODES, render_oci
 from registry.web.oci_paths import Target
+from registry.web.reading import services
 from registry.web.urls import external_base
 
 

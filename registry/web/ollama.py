@@ -6,7 +6,7 @@ Source: the public API documentation; spec ollama-api 2, 4-8, 10, 11, 13.
 import re
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from registry import OLLAMA_API_VERSION
@@ -18,8 +18,6 @@ from registry.core.errors import (
     ModelUnknown,
     NameInvalid,
     RequestInvalid,
-    SizeInvalid,
-    TooLarge,
 )
 from registry.core.gojson import dumps
 from registry.core.gotext import quote
@@ -27,11 +25,12 @@ from registry.core.layering import Recipe, check_files
 from registry.core.modelref import Source, parse_reference, pull_name
 from registry.core.names import ModelName
 from registry.ports.catalog import Tag
-from registry.services import Services
 from registry.services.rights import Permit
 from registry.web import auditing, auth, page
 from registry.web.answers import bytes_response, empty_response, json_response, rfc3339
 from registry.web.bodies import request_body
+from registry.web.reading import read_json as read_json
+from registry.web.reading import services as services
 from registry.web.resources import resource
 from registry.web.schemas import (
     CopyRequest,
@@ -44,33 +43,6 @@ from registry.web.schemas import (
 from registry.web.streams import respond
 
 _DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
-
-
-def services(request: Request) -> Services:
-    """The bundle that the application was built with."""
-    bundle: Services = request.app.state.services
-    return bundle
-
-
-async def read_json(request: Request) -> bytes:
-    """The body of a JSON request, which is bounded.
-
-    Raises:
-        TooLarge: it is larger than `limits.json_body_bytes`.
-        SizeInvalid: the client went away.
-    """
-    limit = services(request).settings.limits.json_body_bytes
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async for part in request.stream():
-            parts.append(part)
-            size += len(part)
-            if size > limit:
-                raise TooLarge(f"request body larger than {limit} bytes")
-    except ClientDisconnect as error:
-        raise SizeInvalid("the client went away") from error
-    return b"".join(parts)
 
 
 async def find_visible(request: Request, name: ModelName) -> Tag | None:

@@ -28,8 +28,8 @@ from registry.web.auditing import DENIED, note, word_of
 from registry.web.auth import CATALOG, auth_of, is_off, realm
 from registry.web.credentials import Auth, Evidence, service_name
 from registry.web.enrolment import host_of, unknown_key
-from registry.web.oci_access import read_bounded, services
 from registry.web.oci_errors import API_VERSION, refuse_method
+from registry.web.reading import read_bounded, services
 from registry.web.urls import is_own_host
 
 _MAX_SCOPES = 64
