@@ -46,6 +46,7 @@ class _Fetching:
 
     task: asyncio.Task[Path]
     waiting: int = 0
+    abandoned: bool = False
 
 
 class BlobCache:
@@ -90,7 +91,7 @@ class BlobCache:
                     digest = Digest.sha256(_hex(file.name))
                     self._kept[digest] = _Kept(facts.st_size, facts.st_mtime)
         except OSError as error:
-            raise StorageFull(f"the cache folder cannot be used: {error.strerror}") from error
+            raise StorageFull(f"the cache folder cannot be used: {_reason(error)}") from error
 
     def believe(self, name: str) -> bool:
         """Whether `store` is the folder of that name; its blobs are opened where they lie then."""
@@ -115,6 +116,9 @@ class BlobCache:
         if own is not None:
             return own
         fetching = self._fetching.get(weights.digest)
+        while fetching is not None and fetching.abandoned:
+            await asyncio.wait({fetching.task})
+            fetching = self._fetching.get(weights.digest)
         if fetching is None:
             fetching = _Fetching(asyncio.create_task(self._fetch(weights)))
             self._fetching[weights.digest] = fetching
@@ -125,7 +129,8 @@ class BlobCache:
         finally:
             fetching.waiting -= 1
             if not fetching.waiting and not fetching.task.done():
-                fetching.task.cancel()  # nobody wants it any more; the part stays
+                fetching.abandoned = True  # nobody wants it any more; the part stays
+                fetching.task.cancel()
 
     def _fetched(self, digest: Digest, task: asyncio.Task[Path]) -> None:
         self._fetching.pop(digest, None)
@@ -160,7 +165,7 @@ class BlobCache:
             file = self._blobs / weights.digest.file_name
             await asyncio.to_thread(_publish, part, file)
         except OSError as error:
-            raise StorageFull(f"the worker's cache cannot be written: {error.strerror}") from error
+            raise StorageFull(f"the worker's cache cannot be written: {_reason(error)}") from error
         finally:
             self._reserved -= weights.size
         self._kept[weights.digest] = _Kept(weights.size, time.time())
@@ -235,6 +240,10 @@ def _hex(name: str) -> str:
     if kind != "sha256":
         raise ValueError(name)
     return text
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or "unknown error").lower()
 
 
 def _size(file: Path) -> int:

@@ -64,6 +64,7 @@ class Transfer:
         self._part = part
         self._left = threading.Event()
         self._connection: http.client.HTTPConnection | None = None
+        self._socket: socket.socket | None = None  # the connection forgets it once it has answered
         self.received = 0
 
     async def run(self) -> None:
@@ -86,10 +87,9 @@ class Transfer:
     def _leave(self) -> None:
         """Have the thread stop: what it waits for ends."""
         self._left.set()
-        sock = self._connection.sock if self._connection is not None else None
-        if sock is not None:
+        if self._socket is not None:
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def _run(self) -> None:
         size = self._weights.size
@@ -156,6 +156,7 @@ class Transfer:
             target = parts._replace(scheme="", netloc="", fragment="").geturl()
             asked = {"Range": f"bytes={begin}-", "Accept-Encoding": "identity", **own}
             connection.request("GET", target, headers=asked)
+            self._socket = connection.sock
             answer = connection.getresponse()
             location = answer.headers.get("location", "")
             if answer.status in {301, 302, 303, 307, 308} and location:
