@@ -3,7 +3,14 @@ from typing import Any
 import pytest
 
 from registry.core.errors import OperationFailed
-from registry.core.options import check_options
+from registry.core.options import (
+    check_options,
+    context_size,
+    integer,
+    merged,
+    number,
+    unknown,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,3 +44,56 @@ def test_right_types_nulls_and_unknown_names_pass() -> None:
             "mirostat": "whatever",
         }
     )
+
+
+def test_sent_options_win_and_nulls_are_not_there() -> None:
+    stored = {"seed": 1.0, "top_k": 2.0, "min_p": None}
+    assert merged(stored, {"seed": 5, "top_k": None}) == {"seed": 5, "top_k": 2.0}
+    assert merged(stored, None) == {"seed": 1.0, "top_k": 2.0}
+
+
+def test_names_that_mean_nothing() -> None:
+    assert unknown({"seed": 1, "numa": True, "f16_kv": True}) == ["f16_kv", "numa"]
+
+
+@pytest.mark.parametrize(
+    ("wished", "default", "trained", "size"),
+    [
+        (None, 0, 0, 4096),
+        (None, 0, 128, 128),
+        (None, 8192, 0, 8192),
+        (512, 8192, 0, 512),
+        (1, 0, 0, 4),
+        (-5, 0, 0, 4),
+        (0, 0, 0, 4096),
+        (float("inf"), 0, 0, 1 << 24),
+        (float("nan"), 0, 0, 4096),
+        (1e30, 0, 1000, 1000),
+    ],
+)
+def test_the_context_is_at_most_what_the_model_was_trained_for(
+    wished: float | None, default: int, trained: int, size: int
+) -> None:
+    assert context_size({"num_ctx": wished}, default, trained) == size
+
+
+def test_images_need_room() -> None:
+    assert context_size({"num_ctx": 100}, 0, 0, images=True) == 2048
+
+
+@pytest.mark.parametrize(
+    ("value", "as_integer", "as_number"),
+    [
+        (None, 7, 7.0),
+        (3.9, 3, 3.9),
+        (-3.9, -3, -3.9),
+        (1e300, (1 << 31) - 1, 1e9),
+        (-1e300, -(1 << 31) + 1, -1e9),
+        (float("nan"), 7, 7.0),
+    ],
+)
+def test_numbers_are_such_as_an_engine_can_count_with(
+    value: float | None, as_integer: int, as_number: float
+) -> None:
+    assert integer({"x": value}, "x", 7) == as_integer
+    assert number({"x": value}, "x", 7) == as_number
