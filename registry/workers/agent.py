@@ -205,10 +205,10 @@ class Agent:
             if running is not None:
                 keep = told.get("keep_alive_s")
                 await running.release(None if keep is None else float(keep))
-            return {"status": 200}
+            return {"status": 200} | self._report()
         if path == "/unload":
             await self._node.unload(Digest.parse(str(told.get("model"))))
-            return {"status": 200}
+            return {"status": 200} | self._report()
         raise RequestInvalid("this worker does not know that call")
 
     async def _acquire(self, told: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from registry.core.errors import WorkerLost
 _LINES = 200
 _LINE_BYTES = 4096
 _STOP_S = 5.0
+_LAST_WORDS_S = 1.0
 _POLL_S = 0.05
 _BUFFER = re.compile(r"(\S+): +(\S+) +(?:model|KV|compute|output|RS) buffer size = +([\d.]+) MiB")
 _ERROR = re.compile(r"^(?:[\d.]+ )?E (?:[\w~]+: *)?(.*)")
@@ -122,7 +124,9 @@ class Child:
     async def wait(self) -> int:
         """Its exit code, once it has ended and all it had to say was read."""
         code = await self._process.wait()
-        await asyncio.shield(self._reading)
+        with contextlib.suppress(TimeoutError):  # what it started itself may hold the pipe
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await asyncio.shield(self._reading)
         return code
 
     async def answer(self) -> str:
@@ -134,9 +138,10 @@ class Child:
             return ""
 
     def kill(self) -> None:
-        """End it at once."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        """End it at once, and what it started."""
+        if not self.ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # it leads a session of its own
 
     async def stop(self) -> None:
         """Ask it to end, by closing its input and by a signal; after five seconds it is killed."""
