@@ -56,6 +56,7 @@ _REPOSITORIES = Statement(
     .where(t.repository_blob.c.digest == _P("digest"))
     .limit(_P("count"))
 )
+_HAS_FACTS = Statement(select(t.blob_facts.c.digest).where(t.blob_facts.c.digest == _P("digest")))
 _FACTS = Statement(select(t.blob_facts.c.facts).where(t.blob_facts.c.digest == _P("digest")))
 
 
@@ -237,6 +238,10 @@ class BlobReader(Queries):
     def _uses(self, repository_id: int, digest: str) -> int | None:
         row = self._sql.one(_USES, repository=repository_id, digest=digest)
         return row[0] if row else None
+
+    def has_facts(self, digest: Digest) -> bool:
+        """See `Reader`."""
+        return self._sql.one(_HAS_FACTS, digest=self._own(digest)) is not None
 
     def facts(self, digest: Digest) -> bytes | None:
         """See `Reader`."""

@@ -200,6 +200,9 @@ class Reader(AccountReader, TransferReader, FleetReader, Protocol):
     def blob_in_use(self, repository_id: int, digest: Digest) -> bool:
         """Whether a manifest of the repository refers to the blob."""
 
+    def has_facts(self, digest: Digest) -> bool:
+        """Whether something is known of a blob's content."""
+
     def facts(self, digest: Digest) -> bytes | None:
         """What is known of a blob's content, as `put_facts` got it."""
 

@@ -19,7 +19,8 @@ from registry.core.manifest import Descriptor, Manifest, parse
 from registry.core.names import ModelName
 from registry.ports.catalog import Reader, Transaction
 from registry.ports.folder import ModelsFolder, TagFile
-from registry.services.manifests import Manifests, Prepared, is_model
+from registry.services.manifests import Manifests
+from registry.services.preparation import Prepared, is_model, read_manifest
 
 _BATCH = 256
 _NS = 1_000_000_000
@@ -91,7 +92,7 @@ class Adoption:
             ManifestInvalid: the file is no manifest.
             BlobUnknown, DigestMismatch: a blob is not in the folder, or is not what its name says.
         """
-        document = parse(file.body)
+        document = await read_manifest(file.body)
         if not isinstance(document, Manifest) or not is_model(document):
             raise ManifestInvalid("it is no model")
         found = {layer.digest: await self._verified(layer) for layer in document.blobs}

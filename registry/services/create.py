@@ -25,6 +25,7 @@ from registry.core.errors import (
     TemplateInvalid,
 )
 from registry.core.events import Done, Events, Status
+from registry.core.facts import Facts
 from registry.core.image import ImageConfig
 from registry.core.layering import (
     Layer,
@@ -214,10 +215,8 @@ class Create:
 
     async def _commit(self, name: ModelName, made: Plan, guard: TagGuard) -> None:
         body = encode_model(made.config.descriptor, [layer.descriptor for layer in made.layers])
-        known = dict(made.contents)
-        known |= {
-            layer.descriptor.digest: layer.facts.to_json() for layer in made.layers if layer.facts
-        }
+        known: dict[Digest, bytes | Facts] = dict(made.contents)
+        known |= {layer.descriptor.digest: layer.facts for layer in made.layers if layer.facts}
         prepared = await self._manifests.prepare(body, media.DOCKER_MANIFEST, known=known)
 
         def write(tx: Transaction, staging: Staging) -> list[Freed]:

@@ -1,52 +1,30 @@
 """Manifests: put, get and delete by tag or digest, referrers; what every new manifest goes through.
 
-A manifest is taken apart before the transaction (`prepare`), which reads from the store what the
-catalog does not know yet: GGUF headers, texts, the config. The transaction (`commit`) then writes
-rows only. `create`, `pull` and `PUT /v2/…/manifests` all end here.
+A manifest is taken apart before the transaction (`Preparation`); the transaction (`commit`) then
+writes rows only. `create`, `pull` and `PUT /v2/…/manifests` all end here.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from registry.core import media
-from registry.core.card import Card, Parts
 from registry.core.digest import Digest
 from registry.core.errors import (
+    BlobUnknown,
     DigestInvalid,
     DigestMismatch,
-    GgufInvalid,
     ManifestBlobUnknown,
     ManifestUnknown,
     RepositoryUnknown,
     SizeInvalid,
 )
-from registry.core.facts import Facts
-from registry.core.gojson import dumps
-from registry.core.image import ImageConfig
-from registry.core.manifest import Descriptor, Index, Manifest, parse
 from registry.core.names import ModelName, RepositoryName, check_tag
 from registry.ports import catalog as rows
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog, Reader, Transaction
-from registry.services.gguf_facts import read_facts
 from registry.services.housekeeping import Housekeeping
 from registry.services.name_pages import Readable, page_of
+from registry.services.preparation import Preparation, Prepared
 from registry.services.rights import FREE, TagGuard
-
-MAX_TEXT = 16 << 20
-"""A text layer above this size, in bytes, is kept but not read: its model is no model to us."""
-
-_TEXTS = frozenset(
-    {media.TEMPLATE, media.PROMPT, media.SYSTEM, media.PARAMS, media.MESSAGES, media.LICENSE}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A manifest ready to be committed: its row, and facts about its blobs that are new."""
-
-    row: rows.Manifest
-    facts: Mapping[Digest, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,57 +71,7 @@ class Manifests:
         self.store = store
         self.housekeeping = housekeeping
         self.clock = clock
-
-    async def prepare(
-        self,
-        body: bytes,
-        media_type: str | None,
-        *,
-        digest: Digest | None = None,
-        known: Mapping[Digest, bytes] | None = None,
-    ) -> Prepared:
-        """Read a manifest and the facts of its blobs.
-
-        `digest` is the name it is to be kept under, if not its sha256; `known` holds contents of
-        blobs that are not in the catalog yet.
-
-        Raises:
-            ManifestInvalid: the bytes are no manifest we take.
-            ManifestBlobUnknown: a blob is not in the store.
-            SizeInvalid: a descriptor's size is not that of its blob.
-        """
-        document = parse(body, media_type)
-        name = digest or document.digest
-        facts: dict[Digest, bytes] = {}
-        card = None
-        if isinstance(document, Manifest) and is_model(document):
-            card, facts = await self._card(document, name, known or {})
-        return Prepared(_row(document, name, card), facts)
-
-    async def _card(
-        self, manifest: Manifest, name: Digest, known: Mapping[Digest, bytes]
-    ) -> tuple[str, dict[Digest, bytes]]:
-        wanted = [d for d in manifest.blobs if _is_read(d) and d.digest not in known]
-        here = await self.catalog.read(lambda tx: {d.digest: tx.facts(d.digest) for d in wanted})
-        facts = dict(known) | {digest: found for digest, found in here.items() if found is not None}
-        new = dict(known)
-        for layer in wanted:
-            if layer.digest not in facts and (found := await self._read(layer)) is not None:
-                facts[layer.digest] = new[layer.digest] = found
-        return Card.of(take_apart(manifest, facts), name).to_json(), new
-
-    async def _read(self, layer: Descriptor) -> bytes | None:
-        """The facts of a blob that the catalog has none of: a GGUF's header, a text's content."""
-        blob = await self.catalog.read(lambda tx: tx.blob(layer.digest))
-        if blob is None:
-            raise ManifestBlobUnknown(str(layer.digest))
-        async with await self.store.open(blob.storage_key) as opened:
-            if layer.media_type not in media.GGUF_LAYERS:
-                return await opened.read(0, opened.size)
-            try:
-                return (await read_facts(opened)).to_json()
-            except GgufInvalid:
-                return None  # a registry keeps what it cannot read; show then has no model_info
+        self.prepare = Preparation(catalog, store).prepare
 
     def commit(self, tx: Transaction, repository: rows.Repository, prepared: Prepared) -> None:
         """Write a prepared manifest into a repository, inside a transaction.
@@ -160,7 +88,8 @@ class Manifests:
                 )
         tx.put_manifest(repository.id, prepared.row, self.clock())
         for digest, facts in prepared.facts.items():
-            tx.put_facts(digest, facts)
+            if not tx.has_facts(digest):
+                tx.put_facts(digest, facts if isinstance(facts, bytes) else facts.to_json())
 
     def replace_model(
         self,
@@ -178,9 +107,10 @@ class Manifests:
         repository = tx.put_repository(name.repository)
         _check_tag(tx, guard, repository.id, name.tag, prepared.row.digest)
         for reference in prepared.row.references:
-            if tx.blob(reference.digest) is None:
-                raise ManifestBlobUnknown(str(reference.digest))
-            tx.link_blob(repository.id, reference.digest, 0)
+            try:
+                tx.link_blob(repository.id, reference.digest, 0)
+            except BlobUnknown as error:
+                raise ManifestBlobUnknown(str(reference.digest)) from error
         self.commit(tx, repository, prepared)
         old = tx.tag(repository.id, name.tag)
         when = self.clock() if at is None else at
@@ -332,38 +262,6 @@ def _check_tag(tx: Reader, guard: TagGuard, repository_id: int, name: str, diges
         guard.put(name, old.digest if old else None, digest)
 
 
-def is_model(manifest: Manifest) -> bool:
-    """Whether it is an Ollama model: it has a layer of Ollama's types, or is a stub without any."""
-    if manifest.layers:
-        return any(layer.media_type.startswith(media.OLLAMA) for layer in manifest.layers)
-    return manifest.config is not None and manifest.config.media_type == media.CONFIG
-
-
-def _is_read(layer: Descriptor) -> bool:
-    if layer.media_type in media.GGUF_LAYERS:
-        return True
-    return layer.size <= MAX_TEXT and (
-        layer.media_type in _TEXTS or layer.media_type == media.CONFIG
-    )
-
-
-def take_apart(manifest: Manifest, facts: Mapping[Digest, bytes]) -> Parts:
-    """Sort the facts of a model's blobs into config, texts and GGUF facts."""
-    config = ImageConfig()
-    texts: dict[Digest, bytes] = {}
-    ggufs: dict[Digest, Facts] = {}
-    if manifest.config is not None and manifest.config.digest in facts:
-        config = ImageConfig.parse(facts[manifest.config.digest])
-    for layer in manifest.layers:
-        if layer.digest not in facts:
-            continue
-        if layer.media_type in media.GGUF_LAYERS:
-            ggufs[layer.digest] = Facts.from_json(facts[layer.digest])
-        else:
-            texts[layer.digest] = facts[layer.digest]
-    return Parts(manifest, config, texts, ggufs)
-
-
 def check_digest(reference: str, body: bytes) -> Digest:
     """The digest that `reference` says, which must be that of `body`.
 
@@ -390,21 +288,3 @@ def _resolve(tx: Reader, name: RepositoryName, reference: str) -> Digest | None:
     except DigestInvalid:
         return None
     return digest if tx.has_manifest(repository.id, digest) else None
-
-
-def _row(document: Manifest | Index, name: Digest, card: str | None) -> rows.Manifest:
-    blobs = [rows.Reference(d.digest, d.media_type, d.size) for d in document.blobs]
-    children = [rows.Reference(d.digest, d.media_type, d.size, False) for d in document.children]
-    config = document.config if isinstance(document, Manifest) else None
-    annotations = dumps(dict(document.annotations)).decode() if document.annotations else None
-    return rows.Manifest(
-        digest=name,
-        media_type=document.media_type,
-        body=document.body,
-        references=(*blobs, *children),
-        config=config.digest if config else None,
-        subject=document.subject.digest if document.subject else None,
-        artifact_type=document.artifact_type,
-        annotations=annotations,
-        card=card,
-    )

@@ -11,17 +11,19 @@ from registry.core.card import Parts
 from registry.core.digest import Digest
 from registry.core.errors import ModelUnknown, NameInvalid
 from registry.core.facts import Facts, model_info, projector_info
-from registry.core.manifest import Manifest, parse
+from registry.core.manifest import Manifest
 from registry.core.modelfile import Shown, render, render_tensor_model
 from registry.core.names import ModelName
 from registry.core.parameters import format_parameters
 from registry.core.template import DEFAULT
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog, Freed, Reader, Tag, Transaction
+from registry.ports.catalog import Manifest as Row
 from registry.services.gguf_facts import read_arrays
 from registry.services.housekeeping import Housekeeping
 from registry.services.kept import Kept
-from registry.services.manifests import Manifests, take_apart
+from registry.services.manifests import Manifests
+from registry.services.preparation import read_manifest, take_apart
 from registry.services.rights import FREE, TagGuard
 
 _CACHED_PARTS = 512
@@ -67,11 +69,25 @@ class Models:
         """
         found = self._parts.get(digest)
         if found is None:
-            found = await self._catalog.read(lambda tx: _load(tx, digest))
+            found = await self._load(digest)
             if len(self._parts) >= _CACHED_PARTS:
                 self._parts.pop(next(iter(self._parts)))
             self._parts[digest] = found
         return found
+
+    async def _load(self, digest: Digest) -> Parts:
+        def work(tx: Reader) -> tuple[Row, dict[Digest, bytes]]:
+            row = tx.manifest(digest)
+            if row is None:
+                raise ModelUnknown("model was deleted meanwhile")
+            facts = {item.digest: tx.facts(item.digest) for item in row.references if item.blob}
+            return row, {key: value for key, value in facts.items() if value is not None}
+
+        row, known = await self._catalog.read(work)
+        manifest = await read_manifest(row.body, row.media_type)
+        if not isinstance(manifest, Manifest):
+            raise NameInvalid("not a model")
+        return take_apart(manifest, known)
 
     async def show(
         self,
@@ -199,17 +215,6 @@ class Models:
 
         freed = await self._catalog.write(work)
         await self._housekeeping.settle(freed)
-
-
-def _load(tx: Reader, digest: Digest) -> Parts:
-    row = tx.manifest(digest)
-    if row is None:
-        raise ModelUnknown("model was deleted meanwhile")
-    manifest = parse(row.body, row.media_type)
-    if not isinstance(manifest, Manifest):
-        raise NameInvalid("not a model")
-    facts = {item.digest: tx.facts(item.digest) for item in manifest.blobs}
-    return take_apart(manifest, {key: value for key, value in facts.items() if value is not None})
 
 
 def _texts(

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Protocol
 
 import orjson
@@ -21,12 +22,13 @@ from registry.core.digest import Digest
 from registry.core.errors import ManifestInvalid, NameInvalid, UpstreamFailed
 from registry.core.events import Done, Events, Status
 from registry.core.events import Transfer as Progress
-from registry.core.manifest import Descriptor, Manifest, parse
+from registry.core.manifest import Descriptor, Manifest, is_excessive, parse
 from registry.core.names import ModelName
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog
 from registry.ports.upstream import RemoteManifest, Upstream, Upstreams
 from registry.services.download import ContentMismatch, Workshop
+from registry.services.preparation import apart
 from registry.services.rights import ANY, FREE, Permit, TagGuard
 from registry.services.transfers import Transfers
 from registry.settings import Settings
@@ -81,7 +83,7 @@ class Pull:
         try:
             upstream = self._upstreams.open(name, insecure=insecure)
             remote = await upstream.manifest(name.tag)
-            manifest = read_manifest(name, remote)
+            manifest = await apart(len(remote.body), partial(read_manifest, name, remote))
         except UpstreamFailed as error:
             if isinstance(error, _Unprefixed):
                 raise
@@ -205,6 +207,8 @@ def read_manifest(name: ModelName, remote: RemoteManifest) -> Manifest:
     Raises:
         UpstreamFailed: it is no manifest of a model; Go's words where it is not JSON.
     """
+    if is_excessive(remote.body):
+        raise UpstreamFailed("the manifest has too many values")
     try:
         value = orjson.loads(remote.body)
     except ValueError as error:

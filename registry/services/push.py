@@ -19,7 +19,7 @@ from anyio import CancelScope
 from registry.core.digest import Digest
 from registry.core.errors import BlobUnknown, OperationFailed
 from registry.core.events import Done, Events, Status, Transfer
-from registry.core.manifest import Descriptor, Manifest, parse
+from registry.core.manifest import Descriptor, Manifest
 from registry.core.names import ModelName
 from registry.ports.blobs import BlobStore, Opened
 from registry.ports.catalog import Catalog, Reader
@@ -27,6 +27,7 @@ from registry.ports.catalog import Manifest as Row
 from registry.ports.upstream import RemoteManifest, Upstream, Upstreams
 from registry.services.download import Workshop
 from registry.services.held import open_blob
+from registry.services.preparation import read_manifest
 from registry.services.pull import TICK_S, Leases, blobs_of
 from registry.settings import Settings
 
@@ -82,7 +83,7 @@ class Push:
         if row is None or hidden:
             yield Status("couldn't retrieve manifest")
             raise OperationFailed(_absent(name))
-        manifest = parse(row.body, row.media_type)
+        manifest = await read_manifest(row.body, row.media_type)
         if not isinstance(manifest, Manifest):
             raise OperationFailed("a list of manifests cannot be pushed")
         name = await self._workshop.catalog.read(lambda tx: tx.known_spelling(name))

@@ -84,7 +84,9 @@ class BlobsContract:
         def work(tx: Transaction) -> None:
             put_blob(tx, "w")
             assert tx.facts(digest("w")) is None
+            assert not tx.has_facts(digest("w"))
             tx.put_facts(digest("w"), b"one")
+            assert tx.has_facts(digest("w"))
             tx.put_facts(digest("w"), b"\0two")
             assert tx.facts(digest("w")) == b"\0two"
             tx.free([digest("w")], 1)

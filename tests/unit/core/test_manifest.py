@@ -10,6 +10,7 @@ from registry.core.digest import Digest
 from registry.core.errors import ManifestInvalid
 from registry.core.manifest import (
     MAX_DESCRIPTORS,
+    MAX_MARKS,
     Descriptor,
     Index,
     Manifest,
@@ -196,6 +197,12 @@ def test_the_number_of_layers_is_bounded() -> None:
     parse(document(layers=[descriptor()] * MAX_DESCRIPTORS))
     with pytest.raises(ManifestInvalid, match="more than"):
         parse(document(layers=[descriptor()] * (MAX_DESCRIPTORS + 1)))
+
+
+def test_so_many_values_are_not_even_read() -> None:
+    body = b'{"schemaVersion":2,"x":[' + b"[]," * MAX_MARKS
+    with pytest.raises(ManifestInvalid, match="more than 200000 commas and brackets"):
+        parse(body)
 
 
 def test_nesting_up_to_the_limit_is_kept() -> None:
