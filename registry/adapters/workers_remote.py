@@ -176,6 +176,8 @@ class RemoteWorker:
             raise NotFound("nobody waits for this answer")
         try:
             head = await answer.head()
+            if isinstance(head.get("facts"), dict):
+                self.report(facts_of(head["facts"]))
         except RegistryError:
             waiting.set_exception(WorkerLost("the worker's answer cannot be read"))
             raise
@@ -267,8 +269,6 @@ class RemoteWorker:
         self._allow(spec.blobs)
         reply = await self._ask("POST", "/acquire", orjson.dumps(spec_json(spec)))
         lease, load_ns = str(reply.head.get("lease")), int(reply.head.get("load_ns") or 0)
-        if isinstance(reply.head.get("facts"), dict):
-            self.report(facts_of(reply.head["facts"]))
         self._leases.add(lease)
 
         async def give_back(keep_alive_s: float | None) -> None:
