@@ -73,6 +73,7 @@ class Status:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._lock = threading.Lock()
         self._done = 0
         self._told_at = 0.0
 
@@ -85,12 +86,13 @@ class Status:
         self.tell(warning=text)
 
     def advance(self, count: int) -> None:
-        """Count source bytes that are done, and say so from time to time."""
-        self._done += count
-        now = time.monotonic()
-        if count and now - self._told_at >= _PROGRESS_S:
-            self._told_at = now
-            self.tell(done=self._done)
+        """Count source bytes that are done, and say so from time to time. Safe for threads."""
+        with self._lock:
+            self._done += count
+            now = time.monotonic()
+            if count and now - self._told_at >= _PROGRESS_S:
+                self._told_at = now
+                self.tell(done=self._done)
 
 
 def _open_gguf(files: Sequence[File], options: Options, warn: Callable[[str], None]) -> Source:

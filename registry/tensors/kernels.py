@@ -9,7 +9,7 @@ Source: spec inference-and-gguf 7.2, 7.4.
 
 import ctypes
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import isfinite
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from registry.core.errors import OperationFailed
 from registry.core.ggml import TYPE_NUMBERS, data_size
+from registry.core.gguf import Tensor
 from registry.core.gguf.metadata import quoted
 from registry.tensors.sources import ELEMENTS, Chunk
 
@@ -71,23 +72,28 @@ class Kernels:
             raise OperationFailed(f"tensors of type {kind} cannot be converted")
         return _reading(found)
 
-    def convert(self, chunk: Chunk, name: str, given: str, wanted: str, width: int) -> Bytes:
-        """Rows of `width` numbers of the type `given`, as bytes of the type `wanted`.
+    def convert(
+        self, chunk: Chunk, given: Tensor, wanted: str, advance: Callable[[int], None]
+    ) -> Bytes:
+        """Rows of the tensor `given`, as bytes of the type `wanted`.
+
+        `advance` hears of source bytes that are done, in any thread.
 
         Raises:
             OperationFailed: a number that is not finite, or too large; names the tensor.
         """
-        rows = len(chunk)
+        rows, width, name = len(chunk), given.shape[0], given.name
         length = data_size(wanted, (width,))
         made = np.empty(rows * length, np.uint8)
         step = max(1, _STEP // width)
         for first in range(0, rows, step):
             part = chunk[first : first + step]
-            numbers = self._widened(part, given, width)
+            numbers = self._widened(part, given.type, width)
             low, high = float(numbers.min()), float(numbers.max())
             _check(name, wanted, low, high)
             out = made[first * length : (first + len(part)) * length]
             self._write(numbers, wanted, width, out, name)
+            advance(part.nbytes)
         return made
 
     def _widened(self, part: Chunk, given: str, width: int) -> Floats:

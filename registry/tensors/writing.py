@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -47,10 +46,10 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A chunk on its way: its bytes, now or later, and how much of the source it was."""
+    """A chunk on its way: its bytes, now or later, and what of the source is then done."""
 
     made: Future[Bytes] | Chunk
-    read: int
+    done: int = 0
 
     def bytes(self) -> memoryview:
         chunk = self.made.result() if isinstance(self.made, Future) else self.made
@@ -111,7 +110,7 @@ def check(draft: Draft, target: Target | None, kernels: Kernels, fault: str) -> 
 
 
 class Writer:
-    """Writes a draft to `out`; `advance` hears of source bytes that are done."""
+    """Writes a draft to `out`; `advance` hears of source bytes that are done, in any thread."""
 
     def __init__(self, source: Source, kernels: Kernels, threads: int) -> None:
         self._source = source
@@ -128,7 +127,7 @@ class Writer:
         waiting: deque[_Piece] = deque()
         with ThreadPoolExecutor(self._threads) as pool:
             try:
-                for piece in self._pieces(made, pool):
+                for piece in self._pieces(made, pool, advance):
                     waiting.append(piece)
                     if len(waiting) > self._threads + 1:
                         _finish(waiting.popleft(), out, advance)
@@ -137,30 +136,27 @@ class Writer:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _pieces(self, made: Draft, pool: ThreadPoolExecutor) -> Iterator[_Piece]:
+    def _pieces(
+        self, made: Draft, pool: ThreadPoolExecutor, advance: Callable[[int], None]
+    ) -> Iterator[_Piece]:
         """All chunks of all tensors in order, each begun."""
         alignment = made.layout.alignment
+        convert = self._kernels.convert
         for given, wanted, length in zip(made.given, made.wanted, made.layout.lengths, strict=True):
-            convert = None
-            if given.type != wanted.type:
-                convert = partial(
-                    self._kernels.convert,
-                    name=given.name,
-                    given=given.type,
-                    wanted=wanted.type,
-                    width=given.shape[0],
-                )
             total = 0
             for chunk in self._source.chunks(given):
                 total += chunk.nbytes
-                yield _Piece(pool.submit(convert, chunk) if convert else chunk, chunk.nbytes)
+                if given.type == wanted.type:
+                    yield _Piece(chunk, chunk.nbytes)
+                else:
+                    yield _Piece(pool.submit(convert, chunk, given, wanted.type, advance))
             if total != data_size(given.type, given.shape):
                 raise OperationFailed(f"tensor {quoted(given.name)} has another size than planned")
             filler = padded(length, alignment) - length
             if filler:
-                yield _Piece(np.zeros(filler, np.uint8), 0)
+                yield _Piece(np.zeros(filler, np.uint8))
 
 
 def _finish(piece: _Piece, out: Out, advance: Callable[[int], None]) -> None:
     out(piece.bytes())
-    advance(piece.read)
+    advance(piece.done)

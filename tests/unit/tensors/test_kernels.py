@@ -8,6 +8,7 @@ from gguf import GGMLQuantizationType, quants
 from numpy.typing import NDArray
 
 from registry.core.errors import OperationFailed
+from registry.core.gguf import Tensor
 from registry.tensors.engine import find_engine
 from registry.tensors.kernels import Kernels
 
@@ -29,7 +30,10 @@ def expected(numbers: NDArray[np.float32], kind: str) -> bytes:
 def convert(library: object, numbers: NDArray[np.generic], given: str, wanted: str) -> bytes:
     kernels = Kernels(library)  # type: ignore[arg-type]  # a CDLL or None
     kernels.prepare({wanted}, {given})
-    return kernels.convert(numbers, "t", given, wanted, 512).tobytes()
+    done: list[int] = []
+    made = kernels.convert(numbers, Tensor("t", given, (512, 96)), wanted, done.append)
+    assert sum(done) == numbers.nbytes
+    return made.tobytes()
 
 
 @pytest.mark.parametrize("library", [pytest.param(ENGINE.library, marks=needs_engine), None])
