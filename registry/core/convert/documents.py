@@ -3,9 +3,13 @@
 import json
 from typing import Any
 
+import orjson
+
 from registry.core.errors import OperationFailed
 
 _SHOWN = 120
+_MAX_CONTAINERS, _MAX_PAIRS, _MAX_ITEMS = 3_000_000, 3_000_000, 8_000_000
+"""What the largest known vocabulary needs, several times over; what was parsed stays below 1 GB."""
 
 
 class CheckpointInvalid(OperationFailed):
@@ -26,8 +30,15 @@ def read_json(data: bytes, name: str, limit: int) -> dict[str, Any]:
     """
     if len(data) > limit:
         raise CheckpointInvalid(f"{name}: {len(data)} bytes are more than {limit}")
+    containers = data.count(b"[") + data.count(b"{")
+    if (
+        containers > _MAX_CONTAINERS
+        or data.count(b":") > _MAX_PAIRS
+        or data.count(b",") > _MAX_ITEMS
+    ):
+        raise CheckpointInvalid(f"{name}: too many values")
     try:
-        found = json.loads(data)
+        found = _parsed(data)
     except RecursionError as error:
         raise CheckpointInvalid(f"{name}: nested too deep") from error
     except ValueError as error:
@@ -35,3 +46,11 @@ def read_json(data: bytes, name: str, limit: int) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CheckpointInvalid(f"{name}: no object")
     return found
+
+
+def _parsed(data: bytes) -> Any:
+    """Raises ValueError or RecursionError."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:  # stricter, and three times as fast
+        return json.loads(data)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from registry.core.convert import documents
 from registry.core.convert.documents import CheckpointInvalid, read_json, shown
 
 
@@ -31,6 +32,16 @@ def test_what_is_no_object_is_one_error(data: bytes, words: str) -> None:
         read_json(data, "c.json", 100)
 
 
+@pytest.mark.parametrize("data", [b"[" * 9, b'{"a":1,' * 4, b"[1,2,3,4,5,6]"])
+def test_more_values_than_any_checkpoint_has_are_refused(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, most in (("_MAX_CONTAINERS", 8), ("_MAX_PAIRS", 3), ("_MAX_ITEMS", 4)):
+        monkeypatch.setattr(documents, name, most)
+    with pytest.raises(CheckpointInvalid, match=r"c\.json: too many values"):
+        read_json(data, "c.json", 100)
+
+
 def test_a_nesting_without_end_is_refused() -> None:
-    with pytest.raises(CheckpointInvalid, match="nested too deep"):
+    with pytest.raises(CheckpointInvalid, match=r"nested too deep|recursion"):
         read_json(b"[" * 500_000, "c.json", 1 << 20)
