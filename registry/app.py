@@ -64,6 +64,7 @@ from registry.web import (
     errors,
     health,
     inference,
+    metrics,
     oci,
     ollama,
     openapi,
@@ -169,6 +170,7 @@ def application(services: Services) -> ASGIApp:
         *inference.routes,
         *compat.routes,
         *health.routes,
+        *metrics.routes,
         *pages.routes,
         *api_v1.routes,
         *worker_link.routes,
@@ -291,7 +293,9 @@ def add_local_worker(services: Services) -> None:
         log.warning("models cannot be run on this server", reason=engine.problem)
         services.router.excuse(engine.problem)
         return
-    services.router.add(local_node(wanted, engine, services.catalog, services.store))
+    services.router.add(
+        local_node(wanted, engine, services.catalog, services.store, services.router.refresh)
+    )
 
 
 async def _setup_code(settings: Settings) -> str | None:

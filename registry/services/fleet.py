@@ -3,6 +3,7 @@
 Works whether or not a server runs; a running one takes changes up within seconds (`muster.py`).
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +21,7 @@ _KEY_MAX = 4_096
 _ID_MAX = 500
 _SLOTS_MAX = 4_096
 _ALL = "*"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ def _mapped(wish: NewWorker) -> dict[str, str]:
         raise RequestInvalid("too many models in the map")
     found = {}
     for ours, theirs in (wish.models or {_ALL: _ALL}).items():
-        if not 0 < len(theirs) <= _ID_MAX or not theirs.isprintable():
+        if not 0 < len(theirs) <= _ID_MAX or _CONTROL.search(theirs):
             raise RequestInvalid("the server's name of a model must be 1 to 500 characters")
         found[ours if ours == _ALL else str(ModelName.checked(ours)).lower()] = theirs
     return found

@@ -52,6 +52,9 @@ PATH_PARTS: dict[str, TypeAdapter[Any]] = {
     "user": TypeAdapter(Name),
     "team": TypeAdapter(Name),
     "token": TypeAdapter(TokenId),
+    "worker": TypeAdapter(
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+    ),
     "grant": TypeAdapter(Annotated[int, Field(ge=1, le=BIGGEST)]),
 }
 

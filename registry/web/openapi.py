@@ -24,7 +24,7 @@ from registry.web.endpoints import Endpoint, For, part_schema
 from registry.web.resources import resource
 
 _REF = "#/components/schemas/{model}"
-_TITLE = "Model library: accounts, keys and rights"
+_TITLE = "Model library: accounts, keys, rights and workers"
 _ABOUT = (
     "Who may use this model library, and with what. Models themselves are reached by the Ollama "
     "API (`/api`) and the registry protocol (`/v2`). Every error is `{\"error\": \"…\"}`."

@@ -135,6 +135,17 @@ LINES = [
     Line("POST", f"{V1}/signing/tokens", ADMIN.format(204)),
     Line("POST", f"{V1}/signing/urls", ADMIN.format(204), "{}"),
     Line("GET", f"{V1}/audit", ADMIN.format(200)),
+    # workers, placements, usage; metrics want an administrator, of any credential that may read
+    Line("GET", f"{V1}/workers", ADMIN.format(200)),
+    Line("POST", f"{V1}/workers", ADMIN.format(201),
+         '{"name":"{new name}","kind":"ollama","url":"http://127.0.0.1:1"}'),
+    Line("PATCH", f"{V1}/workers/none", ADMIN.format(404), '{"drained":true}',
+         f"{V1}/workers/{{worker}}"),
+    Line("DELETE", f"{V1}/workers/none", ADMIN.format(404), route=f"{V1}/workers/{{worker}}"),
+    Line("GET", f"{V1}/placements", ADMIN.format(200)),
+    Line("PUT", f"{V1}/placements", ADMIN.format(404), '{"model":"none","pinned":true}'),
+    Line("GET", f"{V1}/usage", ADMIN.format(200)),
+    Line("GET", "/metrics", "401 401 403 403 403 403 403 403 403 200"),
     # the pages
     Line("GET", "/ui", PAGE.format(303)),
     Line("GET", "/ui/", PAGE.format(303)),
