@@ -125,7 +125,8 @@ def make_code(user: User, data: Data = None) -> None:
     code, settings = administer(data, work, ("make node code", user))
     write(code)
     remark(f"Good once, for {settings.credentials.code_s // 60} minutes. On that machine type:")
-    url = settings.external_url or f"http://{settings.host}:{settings.port}"
+    scheme = "https" if settings.tls_cert else "http"
+    url = settings.external_url or f"{scheme}://{settings.host}:{settings.port}"
     remark(_ENROL.format(url=url, code=code))
 
 
