@@ -27,14 +27,14 @@ from registry.adapters.worker_codec import (
 )
 from registry.core.digest import Digest
 from registry.core.errors import RegistryError, RequestInvalid, UpstreamFailed, WorkerLost
-from registry.ports.workers import Worker, WorkerFacts
+from registry.ports.workers import Worker
 from registry.workers.cache import BlobCache
 from registry.workers.library import Library, LinkRefused
 
 _BEAT_S = 5.0
 _LOOK_S = 0.5
 _ALIVE_S = 20.0
-_LONGEST_PAUSE_S = 15.0
+_LONGEST_PAUSE_S = 5.0
 _REFUSALS = frozenset({401, 403})
 
 log = structlog.get_logger()
@@ -60,7 +60,7 @@ class Agent:
         self._cache = cache
         self._calls: dict[str, _Call] = {}
         self._leases: dict[str, LlamaRunning] = {}
-        self._told: WorkerFacts | None = None
+        self._failures = 0
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
@@ -69,20 +69,17 @@ class Agent:
         Raises:
             LinkRefused: the credential is not good any more.
         """
-        failures = 0
         while not self._stopped.is_set():
+            self._failures += 1
             try:
                 await self._follow()
-                failures = 0
             except LinkRefused as error:
                 if error.status in _REFUSALS:
                     raise
-                failures += 1
                 log.warning("the library refuses the link", reason=str(error))
             except UpstreamFailed as error:
-                failures += 1
                 log.warning("no link to the library", reason=str(error))
-            pause_s = min(_LONGEST_PAUSE_S, 0.25 * 2 ** min(failures, 8))
+            pause_s = min(_LONGEST_PAUSE_S, 0.25 * 2 ** min(self._failures, 8))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s * (0.5 + random.random())):  # noqa: S311
                     await self._stopped.wait()
@@ -95,10 +92,6 @@ class Agent:
                 await self._library.report(self._report() | {"leaving": True})
         await self._drop(lambda call: True)
         await self._give_back(frozenset())
-
-    def report_soon(self) -> None:
-        """Something changed: do not wait for the next beat."""
-        self._told = None
 
     async def _follow(self) -> None:
         """One line, from its first word to its end."""
@@ -128,22 +121,24 @@ class Agent:
         """A new line: the library says which leases it knows of."""
         shares = self._cache.believe(str(hello.get("store") or ""))
         await self._give_back(frozenset(str(item) for item in hello.get("leases") or ()))
+        await self._library.report(self._report())  # from now on we are asked
+        self._failures = 0
         log.info("linked to the library", name=hello.get("name"), shares_its_folder=shares)
-        self.report_soon()
 
     async def _beat(self) -> None:
         """Report every few seconds, and when something changed."""
         loop = asyncio.get_running_loop()
-        due = loop.time()
+        told, due = self._node.facts().loaded, loop.time() + _BEAT_S
         while True:
-            facts = self._node.facts()
-            if facts.loaded != (self._told.loaded if self._told else None) or loop.time() >= due:
-                try:
-                    await self._library.report(self._report())
-                except UpstreamFailed as error:
-                    log.info("a report did not arrive", reason=str(error))
-                self._told, due = facts, loop.time() + _BEAT_S
             await asyncio.sleep(_LOOK_S)
+            found = self._node.facts().loaded
+            if found == told and loop.time() < due:
+                continue
+            try:
+                await self._library.report(self._report())
+            except UpstreamFailed as error:
+                log.info("a report did not arrive", reason=str(error))
+            told, due = found, loop.time() + _BEAT_S
 
     def _report(self) -> dict[str, Any]:
         return {"facts": facts_json(self._node.facts())}
