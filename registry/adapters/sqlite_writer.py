@@ -16,7 +16,7 @@ _PRAGMAS = (
     "synchronous = FULL",
     "foreign_keys = ON",
     "temp_store = MEMORY",
-    "cache_size = -16384",  # KiB
+    "cache_size = -8192",  # KiB, of each connection; the system keeps the file's pages too
     "journal_size_limit = 67108864",  # a log that grew during a long read shrinks again
 )
 

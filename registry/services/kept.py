@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Hashable
 
-_OVERHEAD = 512  # bytes that an entry takes besides its own, roughly
+_OVERHEAD = 1536  # bytes that an entry takes besides its own: keys are made of several objects
 
 
 class Kept:
