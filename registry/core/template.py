@@ -122,12 +122,14 @@ def capabilities(text: str) -> tuple[str, ...]:
     return template.capabilities if template else ()
 
 
+@lru_cache(maxsize=64)
 def jinja_capabilities(text: str) -> tuple[str, ...]:
     """Capabilities that a Jinja chat template shows, told by words in it: `tools`, `thinking`."""
     found = ("tools",) if _jinja_has_tools(text) else ()
     return (*found, "thinking") if _jinja_has_thinking(text) else found
 
 
+@lru_cache(maxsize=64)
 def chosen_template(go_text: str | None, jinja_text: str | None) -> Literal["go", "jinja"] | None:
     """Which of a model's two templates makes its prompts, and is the one that `show` prints.
 

@@ -24,12 +24,11 @@ class Held:
 
     def __init__(self, spec: LoadSpec, idle: Callable[["Held"], None]) -> None:
         self.spec = spec
+        self.key = spec.key  # costs some microseconds to word
         self.child: Child | None = None
         self.wire: RunnerWire | None = None
         self.loading: asyncio.Task[None] | None = None
         self.pinned = False
-        self.size = spec.memory
-        self.size_vram = 0
         self.busy = 0
         self.gone = asyncio.Event()
         self.leaving = False
@@ -42,6 +41,16 @@ class Held:
         self._timer: asyncio.TimerHandle | None = None
         self._idle = idle
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def size(self) -> int:
+        """Bytes it holds, as the engine tells it; before that, as was estimated."""
+        return (self.child.log.size if self.child else 0) or self.spec.memory
+
+    @property
+    def size_vram(self) -> int:
+        """Bytes of those that are on a GPU."""
+        return self.child.log.size_vram if self.child else 0
 
     @property
     def ready(self) -> bool:
@@ -123,13 +132,13 @@ class Held:
         left = None if self._until is None else max(0.0, self._until - self._loop.time())
         if self.leaving:
             left = 0.0
-        return Resident(self.spec.key, self.size, self.in_use, self.pinned, left)
+        return Resident(self.key, self.size, self.in_use, self.pinned, left)
 
     def loaded(self, now_ns: int) -> Loaded:
         """As `WorkerFacts` wants it."""
         spec = self.spec
         return Loaded(
-            spec.key,
+            self.key,
             spec.name,
             spec.manifest,
             spec.model.digest,

@@ -160,16 +160,16 @@ class Node:
 
     async def _slot(self, spec: LoadSpec) -> tuple[Held, bool]:
         """A taken slot, and whether the model was loaded for it."""
-        loaded = False
+        loaded, key = False, spec.key
         for _ in range(_TRIES):
             if self._draining:
                 raise Unavailable("this worker is shutting down")
-            held = self._held.get(spec.key)
+            held = self._held.get(key)
             while held is not None and held.leaving:
                 await held.gone.wait()
-                held = self._held.get(spec.key)
+                held = self._held.get(key)
             if held is None:
-                held = self._held[spec.key] = Held(spec, self._dismiss)
+                held = self._held[key] = Held(spec, self._dismiss)
                 held.pinned = spec.pinned
                 held.loading = self._task(self._load(held))
             loaded = loaded or not held.ready
@@ -292,8 +292,8 @@ class Node:
             task.add_done_callback(self._stopping.discard)
 
     def _forget(self, held: Held) -> None:
-        if self._held.get(held.spec.key) is held:
-            del self._held[held.spec.key]
+        if self._held.get(held.key) is held:
+            del self._held[held.key]
         held.lost()
         self._note()
 

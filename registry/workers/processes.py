@@ -14,7 +14,7 @@ import re
 import signal
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from registry.adapters.llama_frames import without_paths
@@ -23,6 +23,7 @@ from registry.core.errors import WorkerLost
 
 _LINES = 200
 _LINE_BYTES = 4096
+_TAIL_BYTES = 1 << 14
 _STOP_S = 5.0
 _LAST_WORDS_S = 1.0
 _POLL_S = 0.05
@@ -40,20 +41,41 @@ _KILLED = -9  # what the kernel does when memory runs out
 
 @dataclass(slots=True)
 class Log:
-    """The last lines a runner wrote, and the buffers it told of, in bytes."""
+    """The last lines a runner wrote, and the buffers it told of, in bytes.
 
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LINES))
+    Once it is `loaded` its lines are kept as they come and read when somebody wants to know: it
+    writes some thirty for each request.
+    """
+
     size: int = 0
     size_vram: int = 0
-    n_ctx: int = 0
+    loaded: bool = False
+    _lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LINES))
+    _rest: bytes = b""
+    _told: bool = False  # of the last kind of buffer; that may come after it said that it is ready
 
-    def add(self, line: str) -> None:
-        """Take a line."""
-        self.lines.append(line)
+    @property
+    def lines(self) -> list[str]:
+        """The last lines."""
+        return [*self._lines, *_decoded(self._rest.split(b"\n"))][-_LINES:]
+
+    def take(self, chunk: bytes) -> None:
+        """Take what was written, in pieces of any size."""
+        if self.loaded and self._told:
+            self._rest = (self._rest + chunk)[-_TAIL_BYTES:]
+            return
+        *lines, rest = (self._rest + chunk).split(b"\n")
+        self._rest = rest[:_LINE_BYTES]
+        for line in _decoded(lines):
+            self._add(line)
+
+    def _add(self, line: str) -> None:
+        self._lines.append(line)
         found = _BUFFER.search(line)
         if found:
             size = int(float(found[3]) * (1 << 20))
             self.size += size
+            self._told = self._told or "compute" in line
             if not _CPU_BUFFERS.match(found[2]):
                 self.size_vram += size
 
@@ -83,6 +105,10 @@ class Log:
     def no_memory(self) -> bool:
         """Whether it ran out of memory."""
         return any(_MEMORY.search(line) for line in self.errors)
+
+
+def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
+    return (line[:_LINE_BYTES].decode("utf-8", "replace") for line in lines if line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +184,8 @@ class Child:
 
     async def _read_errors(self) -> None:
         assert self._process.stderr is not None
-        rest = b""
         while chunk := await self._process.stderr.read(1 << 16):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                self.log.add(line[:_LINE_BYTES].decode("utf-8", "replace"))
-            rest = rest[:_LINE_BYTES]
-        if rest:
-            self.log.add(rest.decode("utf-8", "replace"))
+            self.log.take(chunk)
 
 
 async def launch(start: Start) -> Child:
@@ -189,6 +209,7 @@ async def launch(start: Start) -> Child:
     child = Child(process)
     try:
         await _ready(child, process, start)
+        child.log.loaded = True
     except BaseException:
         child.kill()
         await asyncio.shield(child.wait())

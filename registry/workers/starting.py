@@ -72,8 +72,6 @@ class Starter:
         child = await launch(Start(settings, self._environment, wire, timeout_s))
         running.append(child)
         held.child, held.wire = child, wire
-        held.size = max(child.log.size, 1) if child.log.size else held.spec.memory
-        held.size_vram = child.log.size_vram
 
     async def stop(self, held: Held) -> None:
         """End a runner and take its socket away."""

@@ -75,6 +75,7 @@ async def test_a_model_is_loaded_once_and_answers_piece_by_piece(shelf: Shelf) -
         again = await worker.acquire(spec)
         assert again.load_ns == 0
         await again.release(None)
+        assert len(MODEL) < worker.facts().loaded[0].size < spec.memory  # told by the engine
 
 
 async def test_chats_are_rendered_by_the_engine(shelf: Shelf) -> None:

@@ -9,8 +9,9 @@ MIB = 1 << 20
 
 def log(*lines: str) -> Log:
     made = Log()
-    for line in lines:
-        made.add(line)
+    text = "".join(f"{line}\n" for line in lines).encode()
+    for at in range(0, len(text), 7):
+        made.take(text[at : at + 7])
     return made
 
 
@@ -61,6 +62,21 @@ def test_the_line_that_tells_is_found(lines: list[str], reason: str, no_memory: 
     assert found.no_memory is no_memory
 
 
-def test_no_more_than_the_last_lines_are_kept() -> None:
+def test_no_more_than_the_last_lines_are_kept_also_of_requests() -> None:
     found = log(*[f"line {number}" for number in range(1000)])
-    assert next(iter(found.lines)) == "line 800"
+    assert found.lines[0] == "line 800"
+    found.take(b"0.1 I sched_reserve: CPU compute buffer size = 7.00 MiB\n")
+    found.loaded = True
+    for number in range(10_000):
+        found.take(b"request %d\n" % number)
+    assert len(found.lines) == 200
+    assert found.lines[-1] == "request 9999"
+    found.take(b"0.1 E it is broken")
+    assert found.reason == "it is broken"
+
+
+def test_buffers_told_after_it_said_that_it_is_ready_count() -> None:
+    found = log("0.1 I load_tensors: CPU model buffer size = 1.00 MiB")
+    found.loaded = True
+    found.take(b"0.1 I sched_reserve: CPU compute buffer size = 2.00 MiB\n")
+    assert found.size == 3 * MIB
