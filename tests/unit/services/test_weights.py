@@ -1,7 +1,9 @@
 """Create with work on tensors: what comes out, what is said meanwhile, what is refused and kept."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import resource
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -202,6 +204,31 @@ async def test_a_create_that_fails_after_the_work_drops_what_was_made(lib: Libra
     expected = before | {str(await lib.put(shard)) for shard in shards()}
     assert lib.files() == expected
     assert source in expected
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[int], None]]:
+    """Lets no file grow beyond so many bytes: the system says EFBIG, as a quota would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("room", [2 << 20, 7_654_321, 20_990_000])
+async def test_a_disk_that_is_full_at_any_byte_keeps_nothing(
+    lib: Library, small_disk: Callable[[int], None], room: int
+) -> None:
+    source = await lib.put(model(layers=4, width=512))  # 21 MB as F32
+    before = lib.files()
+    small_disk(room)
+    with pytest.raises(StorageFull):
+        await lib.make("m", files={"m.gguf": source}, quantize="f32")
+    small_disk(1 << 30)
+    assert lib.files() == before
+    assert list((lib.data / "incoming").iterdir()) == []
+    await lib.make("m", files={"m.gguf": source}, quantize="f32")
 
 
 # with a workshop at our own pace
