@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 import orjson
 
 from registry.core import media
+from registry.core.float32 import shortest
 from registry.core.gguf import (
     Array,
     Entry,
@@ -22,7 +23,6 @@ from registry.core.gguf import (
     Span,
     Tensor,
     decode_array,
-    shortest_float,
 )
 from registry.core.image import UNKNOWN, file_type
 
@@ -247,7 +247,7 @@ def _item(kind: Kind, value: Item) -> Item:
         return value
     if not isfinite(value):
         return None
-    return shortest_float(value) if kind is Kind.F32 else value
+    return shortest(value) if kind is Kind.F32 else value
 
 
 def _unpacked(value: Any) -> Value:

@@ -17,7 +17,7 @@ Source: GGUF specification (ggml, docs/gguf.md); spec inference-and-gguf 6.2, 6.
 
 from registry.core.gguf.header import Header, Tensor
 from registry.core.gguf.reader import HeaderReader
-from registry.core.gguf.values import Array, Entry, Kind, Span, decode_array, shortest_float
+from registry.core.gguf.values import Array, Entry, Kind, Span, decode_array
 
 __all__ = [
     "Array",
@@ -28,5 +28,4 @@ __all__ = [
     "Span",
     "Tensor",
     "decode_array",
-    "shortest_float",
 ]

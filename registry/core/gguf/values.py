@@ -6,16 +6,12 @@ Source: spec inference-and-gguf 6.2.
 import re
 import struct
 from dataclasses import dataclass
-from decimal import ROUND_UP, Context
 from enum import IntEnum
-from math import frexp, isfinite
 from typing import NamedTuple
 
 U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")
-_F32 = struct.Struct("<f")
 _ESCAPED = re.compile("[\udc80-\udcff]")
-_SMALLEST_NORMAL = 2.0**-126
 
 
 class Kind(IntEnum):
@@ -109,29 +105,3 @@ def decode_array(span: Span, data: bytes) -> list[Scalar]:
     if at != len(data):
         raise ValueError("not the bytes of the array")
     return values
-
-
-def shortest_float(value: float) -> float:
-    """The float64 with the fewest digits that, rounded to float32, is the float32 `value`.
-
-    0.1 stored as float32 reads 0.10000000149011612; listings are to show 0.1.
-    """
-    if not isfinite(value) or value == 0:
-        return value
-    # Any six digits survive the way through a normal float32; only subnormals may do with fewer.
-    for digits in range(6 if abs(value) >= _SMALLEST_NORMAL else 1, 9):
-        if _rounds_to(short := float(f"{value:.{digits}g}"), value):
-            return short
-        # Below a power of two floats lie closer: the nearest text may miss, a farther one hit.
-        if abs(frexp(value)[0]) == 0.5 and _rounds_to(short := _next_up(value, digits), value):
-            return short
-    return float(f"{value:.9g}")
-
-
-def _next_up(value: float, digits: int) -> float:
-    """The nearest number of so many digits that is farther from zero than `value`."""
-    return float(Context(prec=digits, rounding=ROUND_UP).create_decimal_from_float(value))
-
-
-def _rounds_to(short: float, value: float) -> bool:
-    return bool(_F32.unpack(_F32.pack(short))[0] == value)

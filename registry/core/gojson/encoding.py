@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from registry.core.float32 import shortest
+
 _SPECIAL = (
     (b"<", b"\\u003c"),
     (b">", b"\\u003e"),
@@ -157,7 +159,7 @@ def _float(value: float) -> str:
         name = "NaN" if value != value else "+Inf" if value > 0 else "-Inf"
         raise UnsupportedValue(f"json: unsupported value: {name}")
     if isinstance(value, Float32):
-        value = _shortest32(value)
+        value = shortest(_rounded(value))
     text = float.__repr__(value)
     if value and not 1e-6 <= abs(value) < 1e21:
         return text.replace("e-0", "e-")
@@ -166,18 +168,10 @@ def _float(value: float) -> str:
     return text.removesuffix(".0")
 
 
-def _shortest32(value: float) -> float:
-    """The float64 whose digits are the shortest that identify the float32 nearest to `value`."""
+def _rounded(value: float) -> float:
+    """The float32 nearest to `value`."""
     try:
-        packed = _FLOAT32.pack(value)
+        rounded: float = _FLOAT32.unpack(_FLOAT32.pack(value))[0]
     except OverflowError as error:
         raise UnsupportedValue(f"json: unsupported value: {value!r} as float32") from error
-    exact: float = _FLOAT32.unpack(packed)[0]
-    for precision in range(1, 9):
-        text = f"{exact:.{precision}g}"
-        try:
-            if _FLOAT32.pack(float(text)) == packed:
-                return float(text)
-        except OverflowError:  # rounded up, beyond the largest float32
-            continue
-    return float(f"{exact:.9g}")
+    return rounded

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import gguf as reference
-import numpy as np
 import pytest
 
-from registry.core.gguf import Array, Entry, HeaderReader, Kind, Span, decode_array, shortest_float
+from registry.core.gguf import Array, Entry, HeaderReader, Kind, Span, decode_array
 from tests.support.gguf import (
     ARCHITECTURE,
     SMALLEST,
@@ -233,39 +232,3 @@ def test_steps_grow_to_8_mib() -> None:
     file = Sparse(len(data), {0: data})
     read(file)
     assert [length >> 20 for _, length in file.asked] == [1, 2, 4, 8, 8, 1]
-
-
-FLOATS = [
-    0.0,
-    -0.0,
-    0.1,
-    1e-5,
-    1e-6,
-    1e21,
-    16_777_216.0,
-    3.4028234663852886e38,
-    2.0**-126,
-    2.0**-149,
-    1e-45,
-    1.1754942e-38,
-    0.3333333432674408,
-]
-
-
-@pytest.mark.parametrize("value", FLOATS)
-def test_floats_show_the_digits_of_their_float32(value: float) -> None:
-    single = np.float32(value)
-    assert repr(shortest_float(float(single))) == repr(float(str(single)))
-
-
-@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
-def test_floats_that_are_no_numbers_stay(value: float) -> None:
-    assert repr(shortest_float(value)) == repr(value)
-
-
-def test_all_powers_of_two_and_random_floats_are_shortest() -> None:
-    powers = [2.0**exponent for exponent in range(-149, 128)]
-    bits = np.random.default_rng(1).integers(0, 0x7F800000, 2000, dtype=np.uint32)
-    for value in [*powers, *bits.view(np.float32).tolist()]:
-        assert shortest_float(value) == float(str(np.float32(value)))
-        assert shortest_float(-value) == -float(str(np.float32(value)))
