@@ -36,6 +36,7 @@ _KINDS: dict[str, type[RegistryError]] = {
     "RequestInvalid": errors.RequestInvalid,
     "Unsupported": errors.Unsupported,
 }
+_WARNINGS = 100
 _KEPT = ("LD_LIBRARY_PATH", "TZ")
 _DIED = "the process that works on tensors died; it may have run out of memory"
 
@@ -116,13 +117,9 @@ class Process:
     @classmethod
     async def start(cls, line: dict[str, Any], files: Sequence[int]) -> "Process":
         """Start a child on a job."""
-        with contextlib.ExitStack() as ours, os_errors():
-            output, child_output = os.pipe()
-            ours.callback(os.close, child_output)
-            status, child_status = os.pipe()
-            ours.callback(os.close, child_status)
-            for end in (output, status):
-                os.set_blocking(end, False)
+        with contextlib.ExitStack() as kept, contextlib.ExitStack() as given, os_errors():
+            output, child_output = _pipe(kept, given)
+            status, child_status = _pipe(kept, given)
             with contextlib.suppress(OSError):  # as large as the system allows
                 fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             process = await asyncio.create_subprocess_exec(
@@ -133,15 +130,10 @@ class Process:
                 pass_fds=[*files, child_status],
                 env=_environment(os.environ),
             )  # fmt: skip
-        return await cls._begin(process, (output, status), line | {"status": child_status})
-
-    @classmethod
-    async def _begin(
-        cls, process: asyncio.subprocess.Process, ends: tuple[int, int], line: dict[str, Any]
-    ) -> "Process":
-        started = cls(process, *ends)
+            kept.pop_all()
+            started = cls(process, output, status)
         assert process.stdin is not None
-        process.stdin.write(json.dumps(line).encode())
+        process.stdin.write(json.dumps(line | {"status": child_status}).encode())
         process.stdin.close()
         return started
 
@@ -162,9 +154,9 @@ class Process:
             await _readable(self._output)
             view = await sink.borrow()
             count = os.readv(self._output, [view])
-            if not count:
-                break
             received += count
+            if not count or received > self.size:
+                break
             await sink.fill(count)
         if received != self.size or await self._process.wait():
             await self._fail()
@@ -200,6 +192,8 @@ class Process:
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
                     self._hear(json.loads(line))
+        except ValueError:  # it says nothing that we understand: as good as dead
+            self._process.kill()
         finally:
             self._plan.set()
 
@@ -210,7 +204,7 @@ class Process:
             case {"plan": {"size": int(size), "read": int(total), "level": str(level)}}:
                 self.size, self.total, self.level = size, total, level
                 self._plan.set()
-            case {"warning": str(text)}:
+            case {"warning": str(text)} if len(self.warnings) < _WARNINGS:
                 self.warnings.append(text)
             case {"error": [str(kind), str(text)]}:
                 self._error = _KINDS.get(kind, OperationFailed)(text)
@@ -229,6 +223,15 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
     }
+
+
+def _pipe(kept: contextlib.ExitStack, given: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe: our end, which does not block, and the child's; each closed with its stack."""
+    ours, theirs = os.pipe()
+    kept.callback(os.close, ours)
+    given.callback(os.close, theirs)
+    os.set_blocking(ours, False)
+    return ours, theirs
 
 
 async def _readable(descriptor: int) -> None:

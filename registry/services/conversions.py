@@ -24,6 +24,8 @@ from registry.ports.tensors import Making, TensorJob, TensorWorkshop
 from registry.services.gguf_facts import read_facts
 from registry.settings import Settings
 
+_FILES = 512
+"""All of them are open at once. The largest checkpoints have some 200."""
 _LEASE_NS = 86_400 * 10**9
 
 
@@ -66,6 +68,7 @@ class Conversion:
     holders: set[str]
     task: "asyncio.Task[Converted]" = field(init=False)
     making: Making | None = None
+    queued: bool = False  # others come first
     leaving: bool = False
     made: Digest | None = None  # once its bytes may be in the store
     new: bool = True
@@ -162,7 +165,11 @@ class Conversions:
         await self._catalog.write(work)
 
     async def _make(self, order: Order, conversion: Conversion) -> Converted:
+        if len(order.files) > _FILES:
+            raise OperationFailed(f"the model has {len(order.files)} files, more than {_FILES}")
+        conversion.queued = self._turns.locked()
         async with self._turns, AsyncExitStack() as stack:
+            conversion.queued = False
             files = [
                 (name, await stack.enter_async_context(await self._store.open(key)))
                 for name, key in await self._keys(order)

@@ -242,6 +242,9 @@ class Weights:
         shown = -1
         async with self._conversions.join(order, work.holder) as conversion:
             while (found := await conversion.wait(TICK_S)) is None:
+                if conversion.queued and shown == -1:
+                    shown = -2
+                    yield Status("waiting for another conversion to finish")
                 if conversion.total >= _SHOWN_BYTES and conversion.done != shown:
                     shown = conversion.done
                     yield _advance(order, conversion)

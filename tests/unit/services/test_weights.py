@@ -308,8 +308,11 @@ async def test_others_wait_for_their_turn(slow: Slow) -> None:
         for name in ("q8_0", "q4_0", "q4_1")
     ]
     await workshop.half_way.wait()
+    await asyncio.sleep(0.25)
     workshop.go_on.set()
-    await asyncio.gather(*tasks)
+    said = [[event.text for event in events] for events in await asyncio.gather(*tasks)]
+    waited = ["waiting for another conversion to finish" in texts for texts in said]
+    assert waited == [False, True, True]
     assert len(workshop.jobs) == 3
     assert workshop.most == 1
 
@@ -359,6 +362,15 @@ async def test_a_model_larger_than_blobs_may_be_is_not_begun(slow: Slow) -> None
     files = {"m.gguf": await lib.put(model())}
     with pytest.raises(TooLarge, match="the model would have"):
         await collect(lib, "m", files=files, quantize="q8_0")
+
+
+async def test_a_model_of_too_many_files_is_not_opened(slow: Slow) -> None:
+    lib, workshop = slow
+    some = await lib.put(b"weights")
+    files = {f"model-{n}.safetensors": some for n in range(600)} | {"config.json": some}
+    with pytest.raises(OperationFailed, match="the model has 601 files, more than 512"):
+        await collect(lib, "m", files=files)
+    assert workshop.jobs == []
 
 
 async def test_what_came_out_must_be_a_gguf(slow: Slow) -> None:
