@@ -18,8 +18,10 @@ from registry.core.errors import OperationFailed, RegistryError
 from registry.ports.accounts import AuditEntry
 from registry.services.accounts import Accounts
 from registry.services.audit import Audit
+from registry.services.fleet import Fleet
 from registry.services.signing_keys import SigningKeys
 from registry.services.tokens import Tokens
+from registry.services.usage import Ledger
 from registry.services.worker_keys import WorkerKeys
 from registry.settings import Settings, SettingsInvalid
 
@@ -44,6 +46,9 @@ class Administration:
     tokens: Tokens
     signing_keys: SigningKeys
     worker_keys: WorkerKeys
+    fleet: Fleet
+    ledger: Ledger
+    clock: Callable[[], int]
 
 
 def run(
@@ -87,6 +92,9 @@ async def _run(
                 Tokens(catalog, settings.credentials, time.time_ns),
                 SigningKeys(catalog, time.time_ns),
                 WorkerKeys(catalog, time.time_ns),
+                Fleet(catalog, time.time_ns),
+                Ledger(catalog, time.time_ns),
+                time.time_ns,
             )
         )
     except RegistryError as error:

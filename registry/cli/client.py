@@ -157,6 +157,16 @@ class Client:
         """Delete a model's name."""
         self._call("DELETE", "/api/delete", {"model": name})
 
+    def load(self, name: str) -> None:
+        """Have a model loaded; returns when it is."""
+        path, body = "/api/generate", {"model": name, "stream": False}
+        if "embedding" in self.show(name).get("capabilities", ()):
+            path, body = "/api/embed", {"model": name, "input": []}
+        with self._sentences():
+            answer = self._http.post(path, json=body, timeout=_STREAM)
+        if answer.status_code != 200:
+            raise _failure(answer, self.url)
+
     def has_blob(self, digest: Digest) -> bool:
         """Whether the server has the blob already."""
         with self._sentences():

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from registry.cli import admin, admin_keys, admin_rights, conversion, models, worker
+from registry.cli import admin, admin_keys, admin_rights, conversion, fleet, models, worker
 
 app = typer.Typer(
     name="registry",
@@ -61,6 +61,7 @@ admin.add_to(
     app,
     (admin_rights.team, admin_keys.key, admin_keys.token, admin_rights.grant, admin_rights.policy),
 )
+fleet.add_to(app, worker.worker)
 app.add_typer(worker.worker)
 
 

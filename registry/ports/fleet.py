@@ -34,6 +34,19 @@ class Enlisted:
 
 
 @dataclass(frozen=True, slots=True)
+class NewWorker:
+    """A server that is to become a worker; see `Enlisted`."""
+
+    name: str
+    kind: str
+    url: str
+    key: str = field(default="", repr=False)
+    labels: tuple[str, ...] = ()
+    models: Mapping[str, str] = field(default_factory=dict)
+    slots: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What one account had one worker do with one model in one hour. `hour` is when it began.
 

@@ -4,15 +4,15 @@ Works whether or not a server runs; a running one takes changes up within second
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 from registry.core.errors import Conflict, ModelUnknown, NotFound, RequestInvalid
 from registry.core.fleet import KINDS, check_labels, check_server_url, check_worker_name
 from registry.core.names import ModelName
 from registry.core.placement import Placement
 from registry.ports.catalog import Catalog, Transaction
-from registry.ports.fleet import Enlisted
+from registry.ports.fleet import Enlisted, NewWorker
 
 LOCAL = "local"
 _WORKERS_MAX = 1_000
@@ -22,19 +22,6 @@ _ID_MAX = 500
 _SLOTS_MAX = 4_096
 _ALL = "*"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
-
-@dataclass(frozen=True, slots=True)
-class NewWorker:
-    """A server that is to become a worker; see `Enlisted`."""
-
-    name: str
-    kind: str
-    url: str
-    key: str = field(default="", repr=False)
-    labels: tuple[str, ...] = ()
-    models: Mapping[str, str] = field(default_factory=dict)
-    slots: int = 0
 
 
 class Fleet:

@@ -5,11 +5,9 @@ from datetime import UTC, datetime
 from registry.core.errors import NotFound
 from registry.core.names import ModelName
 from registry.core.placement import Placement
-from registry.ports.fleet import HOUR_NS, Enlisted, Usage
+from registry.ports.fleet import HOUR_NS, Enlisted, NewWorker, Usage
 from registry.ports.workers import Loaded, Worker, WorkerFacts
 from registry.services import Services
-from registry.services.fleet import NewWorker
-from registry.services.usage import summed
 from registry.web import api_v1_fleet_schemas as schemas
 from registry.web.endpoints import Call, Endpoint, For
 
@@ -85,9 +83,8 @@ async def usage(call: Call) -> schemas.UsageRows:
     """Tokens read and written, requests, and seconds that slots were taken."""
     ask, own = call.wanted(schemas.UsageQuery), _services(call)
     until = own.clock() // HOUR_NS * HOUR_NS + HOUR_NS
-    rows = await own.ledger.rows(until - ask.hours * HOUR_NS, until)
-    made = [_row(row, ask.by) for row in summed(rows, [ask.by])]
-    return schemas.UsageRows(usage=made)
+    rows = await own.ledger.totals(until - ask.hours * HOUR_NS, until, ask.by)
+    return schemas.UsageRows(usage=[_row(row, ask.by) for row in rows])
 
 
 def _known(own: Services, name: str) -> Worker | None:
