@@ -136,6 +136,10 @@ DECODERS: dict[str, Callable[[], Tiny]] = {
         "Phi3ForCausalLM", original_max_position_embeddings=64, rope_scaling=LONG
     ),
     "gpt-oss": lambda: over_bytes("GptOssForCausalLM"),
+    "granite": lambda: over_bytes("GraniteForCausalLM"),
+    "smollm3": lambda: over_bytes("SmolLM3ForCausalLM"),
+    "olmo2": lambda: over_bytes("Olmo2ForCausalLM"),
+    "command-r": lambda: over_bytes("CohereForCausalLM"),
 }
 
 
@@ -170,6 +174,37 @@ def test_16_bit_checkpoints_answer_the_same(dtype: str, least: float, tmp_path: 
     """With BF16 weights the engine rounds what they are multiplied with to 8 bits, too."""
     tiny = over_bytes("LlamaForCausalLM")
     assert min(compare(convert(tiny, tmp_path / "model.gguf", dtype), tiny)) >= least
+
+
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+
+
+def packed(tiny: Tiny) -> tuple[Tiny, dict[str, bytes]]:
+    """GPT-OSS with experts in MXFP4, as published; the checkpoint's floats are what they mean."""
+    rng = np.random.default_rng(2)
+    floats, stored = dict(tiny.weights), dict(tiny.weights)
+    for name, array in tiny.weights.items():
+        if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            continue
+        experts, columns, rows = array.shape  # each matrix is transposed in the float form
+        nibbles = rng.integers(0, 16, (experts, rows, columns // 32, 32), np.uint8)
+        scales = rng.integers(122, 124, (experts, rows, columns // 32), np.uint8)
+        numbers = E2M1[nibbles] * 2.0 ** (scales[..., None].astype(np.float32) - 127)
+        floats[name] = numbers.reshape(experts, rows, columns).transpose(0, 2, 1)
+        del stored[name]
+        stored[f"{name}_blocks"] = nibbles[..., ::2] | nibbles[..., 1::2] << 4
+        stored[f"{name}_scales"] = scales
+    meant = Tiny(tiny.config, floats, tiny.files)
+    return meant, {**tiny.contents(), "model.safetensors": safetensors(stored)}
+
+
+def test_mxfp4_experts_answer_as_the_numbers_they_stand_for(tmp_path: Path) -> None:
+    """The engine rounds what it multiplies MXFP4 with to 8 bits."""
+    tiny, files = packed(over_bytes("GptOssForCausalLM"))
+    with opened(files) as inputs:
+        model = write(open_checkpoint(inputs, {}, lambda text: None), tmp_path / "model.gguf")
+    found = compare(model, tiny)
+    assert min(found) >= 0.995
 
 
 def test_a_padded_embedding_gets_names_for_its_rows_or_is_cut(tmp_path: Path) -> None:
@@ -221,6 +256,10 @@ def encoders() -> dict[str, tuple[Tiny, str]]:
         "bert, first token": (pooled(words, "cls_token"), "cls"),
         "bert, last token": (pooled(words, "lasttoken"), "last"),
         "nomic-bert": (pooled(nomic, "mean_tokens"), "mean"),
+        "qwen3 for embeddings": (
+            pooled(over_bytes("Qwen3ForCausalLM", tie_word_embeddings=True), "lasttoken"),
+            "last",
+        ),
         "xlm-roberta": (pooled(with_tokenizer(xlm, UNIGRAM, XLM_TOKENS), "cls_token"), "cls"),
     }
 
@@ -339,7 +378,7 @@ def convert_adapter(tiny: Tiny, adapter: Mapping[str, bytes], path: Path) -> Pat
 
 ADAPTED = [
     "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2moe", "qwen3moe", "gemma", "gemma2",
-    "gemma3", "phi3", "gpt-oss",
+    "gemma3", "phi3", "gpt-oss", "granite", "smollm3", "olmo2", "command-r",
 ]  # fmt: skip
 
 

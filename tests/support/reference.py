@@ -89,6 +89,14 @@ def turned(x: Array, angles: Array, scale: float = 1.0) -> Array:
     return np.concatenate([first * cos - second * sin, second * cos + first * sin, rest], -1)
 
 
+def neighbours_turned(x: Array, angles: Array, scale: float) -> Array:
+    """The same with element 2i and element 2i + 1."""
+    halves = np.concatenate([x[..., ::2], x[..., 1::2]], -1)
+    out = turned(halves, angles, scale)
+    pairs = angles.shape[-1]
+    return np.asarray(np.stack([out[..., :pairs], out[..., pairs:]], -1).reshape(x.shape))
+
+
 class _Decoder:
     def __init__(self, tiny: Tiny, long: bool) -> None:
         self.config = tiny.config
@@ -101,6 +109,10 @@ class _Decoder:
         self.dim = self.config.get("head_dim") or self.width // self.heads
 
     def norm(self, x: Array, name: str) -> Array:
+        if self.kind == "CohereForCausalLM":
+            centred = x - x.mean(-1, keepdims=True)
+            spread = np.sqrt(x.var(-1, keepdims=True) + self.config["layer_norm_eps"])
+            return np.asarray(centred / spread * self.weights[f"{name}.weight"])
         weight = self.weights[f"{name}.weight"] + (1 if self.gemma else 0)
         scale = np.sqrt((x * x).mean(-1, keepdims=True) + self.config["rms_norm_eps"])
         return np.asarray(x / scale * weight)
@@ -110,12 +122,19 @@ class _Decoder:
             x @ self.weights[f"{name}.weight"].T + self.weights.get(f"{name}.bias", 0)
         )
 
-    def run(self, ids: Sequence[int]) -> Array:
+    def hidden(self, ids: Sequence[int]) -> Array:
+        """The states before the output matrix."""
         embedding = self.weights["model.embed_tokens.weight"]
-        x = embedding[list(ids)] * (math.sqrt(self.width) if self.gemma else 1)
+        scale = math.sqrt(self.width) if self.gemma else self.config.get("embedding_multiplier", 1)
+        x = embedding[list(ids)] * scale
         for layer in range(self.config["num_hidden_layers"]):
             x = self.layer(x, layer)
-        x = self.norm(x, "model.norm") @ self.weights.get("lm_head.weight", embedding).T
+        return self.norm(x, "model.norm")
+
+    def run(self, ids: Sequence[int]) -> Array:
+        embedding = self.weights["model.embed_tokens.weight"]
+        x = self.hidden(ids) @ self.weights.get("lm_head.weight", embedding).T
+        x = x * self.config.get("logit_scale", 1) / self.config.get("logits_scaling", 1)
         cap = self.config.get("final_logit_softcapping")
         x = np.tanh(x / cap) * cap if cap else x
         x = x - x.max(-1, keepdims=True)
@@ -123,13 +142,27 @@ class _Decoder:
 
     def layer(self, x: Array, layer: int) -> Array:
         at = f"model.layers.{layer}."
+        if self.kind == "Olmo2ForCausalLM":
+            x = x + self.norm(self.attention(x, layer), f"{at}post_attention_layernorm")
+            return x + self.norm(self.network(x, at), f"{at}post_feedforward_layernorm")
+        if self.kind == "CohereForCausalLM":
+            h = self.norm(x, f"{at}input_layernorm")
+            return x + self.attention(h, layer) + self.network(h, at)
         h = self.attention(self.norm(x, f"{at}input_layernorm"), layer)
         if self.kind.startswith(("Gemma2", "Gemma3")):
             x = x + self.norm(h, f"{at}post_attention_layernorm")
             h = self.network(self.norm(x, f"{at}pre_feedforward_layernorm"), at)
             return x + self.norm(h, f"{at}post_feedforward_layernorm")
-        x = x + h
-        return x + self.network(self.norm(x, f"{at}post_attention_layernorm"), at)
+        share = self.config.get("residual_multiplier", 1)
+        x = x + h * share
+        h = self.network(self.norm(x, f"{at}post_attention_layernorm"), at)
+        return np.asarray(x + h * share)
+
+    def normed(self, x: Array, name: str) -> Array:
+        """Over each head, or over all of them together."""
+        together = self.weights[f"{name}.weight"].size > self.dim
+        flat = x.reshape(len(x), -1) if together else x
+        return np.asarray(self.norm(flat, name).reshape(x.shape))
 
     def slides(self, layer: int) -> bool:
         """Gemma 2 and GPT-OSS begin with a window and take turns; Gemma 3 says it."""
@@ -141,7 +174,7 @@ class _Decoder:
         n, at = len(h), f"model.layers.{layer}.self_attn."
         q, k, v = self.queries(h, at)
         if f"{at}q_norm.weight" in self.weights:
-            q, k = self.norm(q, f"{at}q_norm"), self.norm(k, f"{at}k_norm")
+            q, k = self.normed(q, f"{at}q_norm"), self.normed(k, f"{at}k_norm")
         theta = self.config["rope_theta"]
         slides = self.slides(layer)
         config = self.config
@@ -150,10 +183,13 @@ class _Decoder:
         turned_dims = int(self.dim * self.config.get("partial_rotary_factor", 1))
         frequencies, scale = rope_frequencies(config, turned_dims, theta, self.long)
         angles = np.outer(np.arange(n), frequencies)
-        q, k = turned(q, angles, scale), turned(k, angles, scale)
+        if self.config.get("no_rope_layers", [1] * (layer + 1))[layer]:
+            turn = neighbours_turned if self.kind == "CohereForCausalLM" else turned
+            q, k = turn(q, angles, scale), turn(k, angles, scale)
         k, v = (np.repeat(one, self.heads // self.kv, 1) for one in (k, v))
         scores = np.einsum("qhd,khd->hqk", q, k)
-        scores = scores / math.sqrt(self.config.get("query_pre_attn_scalar", self.dim))
+        scale = 1 / math.sqrt(self.config.get("query_pre_attn_scalar", self.dim))
+        scores = scores * self.config.get("attention_multiplier", scale)
         cap = self.config.get("attn_logit_softcapping")
         scores = np.tanh(scores / cap) * cap if cap else scores
         distance = np.arange(n)[:, None] - np.arange(n)
@@ -249,8 +285,9 @@ class _Decoder:
 
 
 def embedding(tiny: Tiny, ids: Sequence[int], pooling: str = "mean") -> Array:
-    """The vector of a text, of length 1: Bert, XLM-RoBERTa, Nomic-Bert."""
-    x = _encoded(tiny, ids)
+    """The vector of a text, of length 1: Bert, XLM-RoBERTa, Nomic-Bert, or a decoder's."""
+    decodes = "model.norm.weight" in tiny.weights
+    x = _Decoder(tiny, False).hidden(ids) if decodes else _encoded(tiny, ids)
     v = x.mean(0) if pooling == "mean" else x[0] if pooling == "cls" else x[-1]
     return np.asarray(v / np.linalg.norm(v))
 

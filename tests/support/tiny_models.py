@@ -128,7 +128,7 @@ BASE: dict[str, Any] = {
 }
 GEMMA = {
     "head_dim": 32, "hidden_act": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6,
-    "query_pre_attn_scalar": 32,
+    "query_pre_attn_scalar": 32, "tie_word_embeddings": True,
 }  # fmt: skip
 EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 ENCODER: dict[str, Any] = {
@@ -143,32 +143,39 @@ ENCODER: dict[str, Any] = {
 }
 
 
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "MixtralForCausalLM": {"num_local_experts": 8, "num_experts_per_tok": 2},
+    "Qwen2MoeForCausalLM": {
+        **EXPERTS, "norm_topk_prob": False, "shared_expert_intermediate_size": 48,
+    },
+    "Qwen3MoeForCausalLM": {**EXPERTS, "norm_topk_prob": True},
+    "GemmaForCausalLM": GEMMA,
+    "Gemma2ForCausalLM": {
+        **GEMMA, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
+        "sliding_window": 16,
+    },
+    "Gemma3ForCausalLM": {
+        **GEMMA, "sliding_window": 16, "rope_theta": 1e6, "rope_local_base_freq": 10000.0,
+        "layer_types": ["sliding_attention", "full_attention"], "sliding_window_pattern": 2,
+    },
+    "GptOssForCausalLM": {
+        "head_dim": 32, "num_local_experts": 8, "num_experts_per_tok": 2,
+        "intermediate_size": 64, "sliding_window": 16, "rope_theta": 150000.0,
+    },
+    "GraniteForCausalLM": {
+        "attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 0.7,
+        "logits_scaling": 2.0,
+    },
+    "SmolLM3ForCausalLM": {"num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0]},
+    "CohereForCausalLM": {
+        "logit_scale": 0.5, "layer_norm_eps": 1e-5, "tie_word_embeddings": True,
+    },
+}  # fmt: skip
+
+
 def decoder(architecture: str, **changes: Any) -> Tiny:
     """A decoder of a class, with the config's keys changed."""
-    defaults: dict[str, Any] = {}
-    if architecture.startswith("Gemma"):
-        defaults = {**GEMMA, "tie_word_embeddings": True}
-    if architecture == "MixtralForCausalLM":
-        defaults = {"num_local_experts": 8, "num_experts_per_tok": 2}
-    if architecture == "Gemma2ForCausalLM":
-        defaults |= {
-            "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0, "sliding_window": 16,
-        }  # fmt: skip
-    if architecture == "Gemma3ForCausalLM":
-        kinds = ["sliding_attention", "full_attention"]
-        defaults |= {
-            "sliding_window": 16, "rope_theta": 1e6, "rope_local_base_freq": 10000.0,
-            "layer_types": kinds, "sliding_window_pattern": 2,
-        }  # fmt: skip
-    if architecture in {"Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM"}:
-        defaults = {**EXPERTS, "norm_topk_prob": architecture == "Qwen3MoeForCausalLM"}
-    if architecture == "Qwen2MoeForCausalLM":
-        defaults["shared_expert_intermediate_size"] = 48
-    if architecture == "GptOssForCausalLM":
-        defaults = {
-            "head_dim": 32, "num_local_experts": 8, "num_experts_per_tok": 2,
-            "intermediate_size": 64, "sliding_window": 16, "rope_theta": 150000.0,
-        }  # fmt: skip
+    defaults = DEFAULTS.get(architecture, {})
     config = {"architectures": [architecture], **BASE, **defaults, **changes}
     return Tiny(config, _decoder_weights(config))
 
@@ -186,6 +193,10 @@ def _decoder_weights(config: Mapping[str, Any]) -> Weights:
     if not config.get("tie_word_embeddings"):
         out["lm_head.weight"] = hot.matrix(vocab, width)
     norms = ["input_layernorm", "post_attention_layernorm"]
+    if kind == "CohereForCausalLM":
+        norms = norms[:1]
+    if kind == "Olmo2ForCausalLM":
+        norms = ["post_attention_layernorm", "post_feedforward_layernorm"]
     if kind.startswith(("Gemma2", "Gemma3")):
         norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
     for layer in range(config["num_hidden_layers"]):
@@ -220,6 +231,11 @@ def _attention(hot: Hot, config: Mapping[str, Any], kind: str) -> Weights:
     if kind.startswith(("Qwen3", "Gemma3")):
         mean = 0.0 if kind.startswith("Gemma") else 1.0
         out |= {f"{name}_norm.weight": hot.norm(dim, mean) for name in "qk"}
+    if kind == "Olmo2ForCausalLM":
+        out |= {
+            f"{name}_norm.weight": hot.norm(count * dim)
+            for name, count in (("q", heads), ("k", kv))
+        }
     return out
 
 

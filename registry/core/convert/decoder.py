@@ -45,8 +45,8 @@ class Sizes:
         return cls(layers, width, inner, heads, kv_heads, head)
 
 
-def decoder_keys(config: Config) -> Iterator[KeyValue]:
-    """The keys that every decoder has, but for those about rope."""
+def size_keys(config: Config) -> Iterator[KeyValue]:
+    """The sizes of a decoder."""
     sizes = Sizes.of(config)
     yield u32("block_count", sizes.layers)
     yield u32("context_length", config.count("max_position_embeddings", "n_positions", "n_ctx"))
@@ -54,6 +54,11 @@ def decoder_keys(config: Config) -> Iterator[KeyValue]:
     yield u32("feed_forward_length", sizes.inner)
     yield u32("attention.head_count", sizes.heads)
     yield u32("attention.head_count_kv", sizes.kv_heads)
+
+
+def decoder_keys(config: Config) -> Iterator[KeyValue]:
+    """The keys that nearly every decoder has, but for those about rope."""
+    yield from size_keys(config)
     yield f32("attention.layer_norm_rms_epsilon", config.number("rms_norm_eps"))
 
 

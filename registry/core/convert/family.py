@@ -72,6 +72,7 @@ class TokenizerNotes:
     add_space_prefix: bool | None = None
     control: frozenset[str] = frozenset()  # tokens that are control tokens though not marked so
     keys: tuple[KeyValue, ...] = ()
+    pre: str = ""  # the pre-tokenizer, where the file's expressions are not known
     embeds: bool = False  # an encoder: pooling is read, and special ids have other names
 
 
@@ -101,3 +102,14 @@ class Family:
 
 
 PLUS_ONE = (AddOne(),)
+
+TEXT_PREFIXES = ("language_model.model.", "model.language_model.", "language_model.", "model.")
+"""Before the names of the language model's tensors, in models that see and in those that do not."""
+
+SEEING = (
+    "vision_tower.",
+    "multi_modal_projector.",
+    "model.vision_tower.",
+    "model.multi_modal_projector.",
+)
+"""Before the names of the others."""

@@ -44,10 +44,12 @@ def convert_model(folder: Folder, tensors: Mapping[str, Stored]) -> Conversion:
     made = _fitted(kind, config, words, made)
     options(folder, config.values, words, kind.tokenizer)
     made += kind.constants(config)
-    if kind.tokenizer.embeds:
-        pooling, warning = _pooling(folder)
+    pooling = _pooling(folder)
+    if pooling is None and kind.tokenizer.embeds:
+        pooling = _POOLING_CLS
+        warnings.append("no pooling is stated: the first token's vector is taken")
+    if pooling is not None:  # a decoder may be made for embeddings, too
         keys.append(u32("pooling_type", pooling))
-        warnings += warning
     if kind.name == "llama":
         keys.append(u32("vocab_size", len(words.tokens)))
     if any(isinstance(tensor.view, Scaled) for tensor in found):
@@ -125,19 +127,19 @@ def _fitted(kind: Family, config: Config, words: Vocabulary, made: list[Output])
     return made
 
 
-def _pooling(folder: Folder) -> tuple[int, list[str]]:
-    """How an encoder's vectors become one."""
+def _pooling(folder: Folder) -> int | None:
+    """How a text's vectors become one, if that is stated."""
     name = next(
         (name for name in sorted(folder.contents) if name.endswith("_Pooling/config.json")), ""
     )
     values = folder.json(name) if name else None
     if values is None:
-        return _POOLING_CLS, ["no pooling is stated: the first token's vector is taken"]
+        return None
     for key, pooling in (
         ("pooling_mode_mean_tokens", _POOLING_MEAN),
         ("pooling_mode_cls_token", _POOLING_CLS),
         ("pooling_mode_lasttoken", _POOLING_LAST),
     ):
         if values.get(key) is True:
-            return pooling, []
+            return pooling
     raise CheckpointInvalid(f"{name}: this pooling is not supported")

@@ -2,18 +2,22 @@
 
 from registry.core.convert.architectures import (
     bert,
+    cohere,
     gemma,
     gemma2,
     gemma3,
     gptoss,
+    granite,
     llama,
     mixtral,
     nomic_bert,
+    olmo2,
     phi3,
     qwen2,
     qwen2moe,
     qwen3,
     qwen3moe,
+    smollm3,
     xlm_roberta,
 )
 from registry.core.convert.documents import CheckpointInvalid, shown
@@ -31,6 +35,10 @@ MODULES = (
     gemma3,
     phi3,
     gptoss,
+    granite,
+    smollm3,
+    olmo2,
+    cohere,
     bert,
     xlm_roberta,
     nomic_bert,

@@ -27,10 +27,11 @@ def rules(config: Config, positions: Cut = Cut()) -> tuple[Rule, ...]:  # noqa: 
     """Bert's tensors; `positions` says which rows of their table are used."""
     sizes = Sizes.of(config)
     width, inner = sizes.width, sizes.inner
+    rows = config.count("max_position_embeddings")
     at, to = "encoder.layer.#.", "blk.#."
     return (
         Rule("embeddings.word_embeddings", "token_embd", (None, width)),
-        Rule("embeddings.position_embeddings", "position_embd", (None, width), pick=positions),
+        Rule("embeddings.position_embeddings", "position_embd", (rows, width), pick=positions),
         Rule("embeddings.token_type_embeddings", "token_types", (None, width)),
         Rule("embeddings.LayerNorm", "token_embd_norm", (width,)),
         Rule(f"{at}attention.self.query", f"{to}attn_q", (width, width)),

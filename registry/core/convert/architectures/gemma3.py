@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from registry.core.convert.architectures import gemma, gemma2
 from registry.core.convert.config import Config, rope
 from registry.core.convert.decoder import Sizes, decoder_keys, head_norms, scaling_keys
-from registry.core.convert.family import GELU, PLUS_ONE, Family, Rule
+from registry.core.convert.family import GELU, PLUS_ONE, SEEING, TEXT_PREFIXES, Family, Rule
 from registry.core.convert.plan import KeyValue, array, f32, u32
 from registry.core.gguf import Kind
 
@@ -77,13 +77,8 @@ FAMILY = Family(
     classes=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
     keys=keys,
     rules=rules,
-    prefixes=("language_model.model.", "model.language_model.", "language_model.", "model."),
-    dropped=(
-        "vision_tower.",
-        "multi_modal_projector.",
-        "model.vision_tower.",
-        "model.multi_modal_projector.",
-    ),
+    prefixes=TEXT_PREFIXES,
+    dropped=SEEING,
     activations=GELU,
     tied=True,
     cuts_padding=True,

@@ -15,7 +15,7 @@ from registry.core.convert.decoder import (
     head_keys,
     rope_keys,
 )
-from registry.core.convert.family import Alternate, Family, Rule
+from registry.core.convert.family import Alternate, Family, Rule, TokenizerNotes
 from registry.core.convert.plan import Columns, KeyValue, u32
 
 
@@ -61,4 +61,10 @@ def _experts(config: Config, sizes: Sizes) -> Iterator[Rule]:
     yield Rule(f"{down}_bias", f"{target}.bias", (count, width))
 
 
-FAMILY = Family(name="gpt-oss", classes=("GptOssForCausalLM",), keys=keys, rules=rules)
+FAMILY = Family(
+    name="gpt-oss",
+    classes=("GptOssForCausalLM",),
+    keys=keys,
+    rules=rules,
+    tokenizer=TokenizerNotes(pre="gpt-4o"),
+)

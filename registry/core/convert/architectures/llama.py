@@ -1,4 +1,4 @@
-"""Llama and Mistral. Source: spec inference-and-gguf 9.2."""
+"""Llama, Mistral, and the text part of Mistral 3. Source: spec inference-and-gguf 9.2."""
 
 from collections.abc import Iterator
 
@@ -13,12 +13,15 @@ from registry.core.convert.decoder import (
     norms,
     rope_keys,
 )
-from registry.core.convert.family import Family, Rule
+from registry.core.convert.documents import CheckpointInvalid
+from registry.core.convert.family import SEEING, TEXT_PREFIXES, Family, Rule
 from registry.core.convert.plan import KeyValue, Output, Pairs, u32
 
 
 def keys(config: Config) -> Iterator[KeyValue]:
     """Llama's keys; the size of the vocabulary follows from the embedding and is added later."""
+    if rope(config).settings.has("llama_4_scaling_beta"):
+        raise CheckpointInvalid(f"{config.file}: llama_4_scaling_beta is not supported")
     yield from decoder_keys(config)
     yield from head_keys(config)
     share = config.number("partial_rotary_factor", default=1.0)
@@ -48,8 +51,10 @@ def frequencies(config: Config) -> tuple[Output, ...]:
 
 FAMILY = Family(
     name="llama",
-    classes=("LlamaForCausalLM", "MistralForCausalLM"),
+    classes=("LlamaForCausalLM", "MistralForCausalLM", "Mistral3ForConditionalGeneration"),
     keys=keys,
     rules=rules,
     constants=frequencies,
+    prefixes=TEXT_PREFIXES,
+    dropped=SEEING,
 )

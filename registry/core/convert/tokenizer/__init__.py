@@ -11,6 +11,7 @@ from registry.core.convert.family import TokenizerNotes
 from registry.core.convert.files import Folder
 from registry.core.convert.plan import u32
 from registry.core.convert.tokenizer import bpe, sentencepiece, unigram, wordpiece
+from registry.core.convert.tokenizer.pretokenizers import DEFAULT
 from registry.core.convert.tokenizer.specials import special_keys, template_keys
 from registry.core.convert.tokenizer.vocabulary import (
     MAX_TOKENS,
@@ -39,6 +40,8 @@ def vocabulary(folder: Folder, notes: TokenizerNotes) -> Vocabulary:
     if notes.add_space_prefix is not None and found.model == "llama":
         kept = [key for key in found.options if key[0] != "tokenizer.ggml.add_space_prefix"]
         found.options = [*kept, space_prefix(notes.add_space_prefix)]
+    if notes.pre and found.pre == DEFAULT and found.model == "gpt2":
+        found.pre, found.warnings = notes.pre, []
     for number, token in enumerate(found.tokens):
         if token.text in notes.control:
             found.tokens[number] = Token(token.text, TokenType.CONTROL, token.score)

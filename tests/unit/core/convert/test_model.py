@@ -180,12 +180,13 @@ def test_gemma3_has_two_bases_in_every_spelling() -> None:
     assert (found["gemma3.rope.freq_base"], found["gemma3.rope.freq_base_swa"]) == (5.0, 6.0)
 
 
-def test_the_text_part_of_a_model_that_sees_is_converted_with_a_warning() -> None:
-    tiny = decoder("Gemma3ForCausalLM")
+@pytest.mark.parametrize("name", ["Gemma3", "Mistral3"])
+def test_the_text_part_of_a_model_that_sees_is_converted_with_a_warning(name: str) -> None:
+    tiny = decoder(f"{name.replace('Mistral3', 'Mistral')}ForCausalLM")
     weights = {f"language_model.{name}": array for name, array in tiny.weights.items()}
     weights["vision_tower.x"] = np.zeros((2, 2), np.float32)
     text = {key: value for key, value in tiny.config.items() if key != "architectures"}
-    config = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text}
+    config = {"architectures": [f"{name}ForConditionalGeneration"], "text_config": text}
     made = plan(Tiny(config, weights, {}))
     assert [t.name for t in made.tensors] == [t.name for t in plan(tiny).tensors]
     assert "1 tensors vision_tower." in made.warnings[0]
@@ -227,6 +228,27 @@ def test_an_encoder_says_how_its_vectors_become_one() -> None:
         plan(Tiny(tiny.config, tiny.weights, {"1_Pooling/config.json": b"{}"}))
 
 
+def test_a_decoder_made_for_embeddings_says_so() -> None:
+    file = json.dumps({"pooling_mode_lasttoken": True}).encode()
+    tiny = decoder("Qwen3ForCausalLM", tie_word_embeddings=True)
+    assert (
+        keys(Tiny(tiny.config, tiny.weights, {"1_Pooling/config.json": file}))["qwen3.pooling_type"]
+        == 3
+    )
+    assert "qwen3.pooling_type" not in keys(tiny)
+
+
+def test_gpt_oss_has_its_pre_tokenizer_whatever_the_file_says() -> None:
+    split = {"type": "Split", "pattern": {"Regex": "x+"}}
+    steps = {"type": "Sequence", "pretokenizers": [split, {"type": "ByteLevel"}]}
+    file = json.dumps({**TOKENIZER, "pre_tokenizer": steps}).encode()
+    for name, pre in (("GptOssForCausalLM", "gpt-4o"), ("LlamaForCausalLM", "default")):
+        tiny = decoder(name)
+        made = plan(Tiny(tiny.config, tiny.weights, {"tokenizer.json": file}))
+        assert dict(made.keys)["tokenizer.ggml.pre"].value == pre
+        assert bool(made.warnings) is (pre == "default")
+
+
 def test_an_encoder_leaves_its_training_heads_and_old_names_behind() -> None:
     def change(weights: dict[str, Any]) -> None:
         weights["bert.pooler.dense.weight"] = np.zeros((2, 2), np.float32)
@@ -259,7 +281,7 @@ def test_nomic_bert_is_read_in_its_original_spelling() -> None:
 
 
 def test_each_architecture_has_one_family_for_its_adapters() -> None:
-    assert BY_ARCHITECTURE["llama"].classes == ("LlamaForCausalLM", "MistralForCausalLM")
+    assert BY_ARCHITECTURE["llama"].classes[:2] == ("LlamaForCausalLM", "MistralForCausalLM")
     assert BY_ARCHITECTURE["bert"].classes[0] == "BertModel"
 
 
@@ -376,6 +398,22 @@ FAULTS: dict[str, tuple[Tiny, str]] = {
             rope_scaling={"type": "su", "long_factor": [1.0], "short_factor": []},
         ),
         "long_factor has 1 numbers",
+    ),
+    "ministral's scaling": (
+        changed(LLAMA, rope_scaling={"type": "yarn", "factor": 2.0, "llama_4_scaling_beta": 0.1}),
+        "llama_4_scaling_beta is not supported",
+    ),
+    "other layers without rope": (
+        decoder("SmolLM3ForCausalLM", no_rope_layers=[1, 0, 1, 0]),
+        "no_rope_layers is not supported",
+    ),
+    "every third layer without rope": (
+        decoder("SmolLM3ForCausalLM", no_rope_layer_interval=3),
+        "no_rope_layer_interval is not supported",
+    ),
+    "norms of queries": (
+        decoder("CohereForCausalLM", use_qk_norm=True),
+        "use_qk_norm is not supported",
     ),
     "another activation": (changed(LLAMA, hidden_act="relu"), "hidden_act relu is not supported"),
 }

@@ -199,6 +199,11 @@ def test_a_model_file_is_taken_before_a_description_of_it() -> None:
     assert keys(over_bytes)["model"] == "gpt2"
 
 
+def test_a_model_file_alone_will_do() -> None:
+    found = keys(Folder({"tokenizer.model": sentencepiece_model([("a", -7.5, 1)])}))
+    assert found["tokens"] == ["a"]
+
+
 @pytest.mark.parametrize("number", ['"3"', "-1", "1e9", "99999999", "true"])
 def test_added_tokens_need_proper_ids(number: str) -> None:
     contents = {
