@@ -1,15 +1,18 @@
 """Templates that a model gets because its chat template is a well-known one.
 
 `prompt_formats` holds the Go templates and stop sequences, `chat_templates` the Jinja texts by
-which they are recognised.
+which they are recognised, `digests` the digests of further ones.
 
 Source: observed behaviour of the Ollama server: the nearest known text wins if it is closer than
 100 insertions, deletions and replacements of bytes.
 """
 
+import hashlib
+
 from rapidfuzz.distance import Levenshtein
 
 from registry.core.builtin_templates.chat_templates import CHAT_TEMPLATES
+from registry.core.builtin_templates.digests import DIGESTS
 from registry.core.builtin_templates.prompt_formats import PROMPT_FORMATS, Builtin
 
 __all__ = ["PROMPT_FORMATS", "Builtin", "detect"]
@@ -32,6 +35,9 @@ def detect(chat_template: str) -> Builtin | None:
     if len(chat_template) >= _LONGEST + _NEAR:
         return None
     sought = chat_template.encode("utf-8", "surrogatepass")
+    name = DIGESTS.get(hashlib.sha256(sought).hexdigest())
+    if name is not None:
+        return PROMPT_FORMATS[name]
     best, near = None, _NEAR
     for builtin, known in _KNOWN:
         if abs(len(sought) - len(known)) >= near:

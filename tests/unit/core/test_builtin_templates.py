@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from gguf import GGUFReader
 
 from registry.core.builtin_templates import PROMPT_FORMATS, detect
 from registry.core.builtin_templates.chat_templates import CHAT_TEMPLATES
+from registry.core.builtin_templates.digests import DIGESTS
 from registry.core.parameters import params_blob
 from registry.core.template import GoTemplate
 
@@ -60,6 +62,23 @@ def test_every_known_text_is_recognised_even_when_touched_up(name: str) -> None:
     for text in CHAT_TEMPLATES[name]:
         assert detect(text) is PROMPT_FORMATS[name]
         assert detect(text + " {#- a note of its author -#}\n") is PROMPT_FORMATS[name]
+
+
+def test_a_text_known_by_its_digest_is_recognised_to_the_byte(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = "{{ a text of which only the digest is known }}é"
+    assert detect(text) is None
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    monkeypatch.setitem(DIGESTS, digest, "chatqa")
+    assert detect(text) is PROMPT_FORMATS["chatqa"]
+    assert detect(text + " ") is None
+
+
+@pytest.mark.parametrize(("digest", "name"), DIGESTS.items())
+def test_every_digest_is_one_and_names_a_format(digest: str, name: str) -> None:
+    assert re.fullmatch("[0-9a-f]{64}", digest)
+    assert name in PROMPT_FORMATS
 
 
 @pytest.mark.parametrize(("added", "near"), [(99, True), (100, False)])
