@@ -6,7 +6,7 @@ Source: spec ollama-api 14.2 row 17, inference-and-gguf 12.3.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import llguidance
@@ -17,6 +17,8 @@ from registry.core.gotext import quote
 
 _LARGEST = 1 << 16
 _DEEPEST = 64
+_COMBINED = 12
+"""So many patterns at once an engine finds the common strings of; time doubles with each more."""
 _NONE = (b"null", b'""')
 _SHOWN = 200
 ENGINE_KEY = "x-guidance"
@@ -50,6 +52,10 @@ def schema_of(given: Raw | None) -> Mapping[str, Any] | None:
         schema: dict[str, Any] = json.loads(text)
     except ValueError as error:  # more digits than an integer may have
         raise RequestInvalid("invalid JSON schema in format: it cannot be read") from error
+    if len(_patterns(schema)) > _COMBINED and _combines(schema):
+        raise RequestInvalid(
+            f"the JSON schema in format combines more than {_COMBINED} patterns and formats"
+        )
     strict = {**schema, **_STRICT}
     try:
         grammar = llguidance.LLMatcher.grammar_from_json_schema(strict)
@@ -59,6 +65,30 @@ def schema_of(given: Raw | None) -> Mapping[str, Any] | None:
     if fault:
         raise RequestInvalid(f"invalid JSON schema in format: {fault.strip()}")
     return strict
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """A value's objects at all depths."""
+    if isinstance(value, dict):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value:
+        if isinstance(item, dict | list):
+            yield from _objects(item)
+
+
+def _patterns(schema: dict[str, Any]) -> set[str]:
+    """The different texts that strings are matched with."""
+    found: set[str] = set()
+    for item in _objects(schema):
+        found |= {str(item[key]) for key in ("pattern", "format") if key in item}
+        keyed = item.get("patternProperties")
+        found |= set(keyed) if isinstance(keyed, dict) else set()
+    return found
+
+
+def _combines(schema: dict[str, Any]) -> bool:
+    """Whether one string may have to match several of them at once."""
+    return any("allOf" in item or ("$ref" in item and len(item) > 1) for item in _objects(schema))
 
 
 def _depth(text: bytes) -> int:
