@@ -4,7 +4,7 @@ What is to become of them is planned by `registry/core/convert`; the numbers com
 `transforms.py`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from registry.core.convert.documents import CheckpointInvalid, shown
@@ -113,6 +113,15 @@ def _header(file: File) -> tuple[Stored, ...]:
     return parse_header(file.read(PREFIX.size, PREFIX.size + length), file.size, file.name)
 
 
+def _adapter_weights(names: Iterable[str]) -> str:
+    """The file with an adapter's factors; of any name if it is the only one."""
+    found = [name for name in names if name.endswith(".safetensors")]
+    known = [name for name in ADAPTER_WEIGHTS if name in found]
+    if not known and len(found) != 1:
+        raise CheckpointInvalid(f"no {ADAPTER_WEIGHTS[0]} beside {ADAPTER_CONFIG}")
+    return (known or found)[0]
+
+
 def open_adapter(files: Sequence[File], options: Options, warn: Callable[[str], None]) -> Converted:
     """A LoRA adapter. The options tell of the GGUF that it is for: its `values` and `tensors`.
 
@@ -121,9 +130,7 @@ def open_adapter(files: Sequence[File], options: Options, warn: Callable[[str], 
     """
     named = _by_name(files)
     folder = read_folder(named)
-    weights = next((name for name in ADAPTER_WEIGHTS if name in named), None)
-    if weights is None:
-        raise CheckpointInvalid(f"no {ADAPTER_WEIGHTS[0]} beside {ADAPTER_CONFIG}")
+    weights = _adapter_weights(named)
     base = Base(options["values"], frozenset(options["tensors"]))
     tensors = unite([_header(named[weights])])
     return Converted(convert_adapter(folder, tensors, base), named)

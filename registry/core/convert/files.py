@@ -30,7 +30,7 @@ LIMITS = {
 }
 """The files that are read, with the most bytes that they may have."""
 
-_POOLING = re.compile(r"[0-9]{1,3}_Pooling/config\.json")
+_POOLING = re.compile(r"[0-9]{1,3}_(Pooling|Dense)/config\.json")
 _POOLING_LIMIT = 1 << 20
 _PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl", ".pickle")
 _MAX_FILES = 1000

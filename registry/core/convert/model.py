@@ -128,7 +128,14 @@ def _fitted(kind: Family, config: Config, words: Vocabulary, made: list[Output])
 
 
 def _pooling(folder: Folder) -> int | None:
-    """How a text's vectors become one, if that is stated."""
+    """How a text's vectors become one, if that is stated.
+
+    Raises:
+        CheckpointInvalid: in a way that the engine does not know, or there is more to do after it.
+    """
+    dense = next((name for name in folder.contents if name.endswith("_Dense/config.json")), "")
+    if dense:
+        raise CheckpointInvalid(f"{dense}: a layer after the pooling is not supported")
     name = next(
         (name for name in sorted(folder.contents) if name.endswith("_Pooling/config.json")), ""
     )

@@ -45,7 +45,7 @@ def test_only_files_that_matter_are_read() -> None:
     names = [
         "config.json",
         "README.md",
-        "2_Dense/config.json",
+        "2_Other/config.json",
         "1_Pooling/config.json",
         "m.safetensors",
     ]

@@ -228,6 +228,12 @@ def test_an_encoder_says_how_its_vectors_become_one() -> None:
         plan(Tiny(tiny.config, tiny.weights, {"1_Pooling/config.json": b"{}"}))
 
 
+def test_a_layer_after_the_pooling_is_refused() -> None:
+    tiny = bert(vocab_size=320)
+    with pytest.raises(CheckpointInvalid, match=r"2_Dense/config\.json: a layer after the pooling"):
+        plan(Tiny(tiny.config, tiny.weights, {"2_Dense/config.json": b"{}"}))
+
+
 def test_a_decoder_made_for_embeddings_says_so() -> None:
     file = json.dumps({"pooling_mode_lasttoken": True}).encode()
     tiny = decoder("Qwen3ForCausalLM", tie_word_embeddings=True)
