@@ -21,8 +21,10 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from registry.ports.workers import Weights
 
-_PIECE = 1 << 20
+_PIECE = 1 << 18
+"""Larger ones leave the processor's caches before they are hashed: a third slower."""
 _PIECES = 8
+_SYNC_BYTES = 64 << 20
 _HOPS = 5
 _TIMEOUT_S = 60.0
 
@@ -65,6 +67,7 @@ class Transfer:
         self._left = threading.Event()
         self._connection: http.client.HTTPConnection | None = None
         self._socket: socket.socket | None = None  # the connection forgets it once it has answered
+        self._syncer = _Syncer()
         self.received = 0
 
     async def run(self) -> None:
@@ -102,11 +105,14 @@ class Transfer:
             _hash_file(file, begin, sha256)
             if begin < size:
                 self._receive(file, begin, sha256)
+            if error := self._syncer.finish():
+                raise error
             if sha256.hexdigest() != self._weights.digest.hex:
                 os.ftruncate(file, 0)
                 raise WrongBytes
             os.fsync(file)
         finally:
+            self._syncer.finish()
             os.close(file)
 
     def _receive(self, file: int, begin: int, sha256: _Hash) -> None:
@@ -127,6 +133,7 @@ class Transfer:
     def _copy(
         self, answer: http.client.HTTPResponse, file: int, left: int, hasher: "_Hasher"
     ) -> None:
+        unsynced = 0
         while left and not self._left.is_set():
             piece = hasher.spare()
             count = answer.readinto(piece[: min(left, _PIECE)])
@@ -136,6 +143,10 @@ class Transfer:
             hasher.put(piece, count)
             left -= count
             self.received += count
+            unsynced += count
+            if unsynced >= _SYNC_BYTES:
+                unsynced = 0
+                self._syncer.begin(file)
         if left:
             raise FetchBroken("the connection broke off")
 
@@ -169,6 +180,32 @@ class Transfer:
             answer.close()
             raise FetchBroken(f"the library answered {answer.status}")
         raise FetchBroken("too many redirects")
+
+
+class _Syncer:
+    """Has the disk take what was written while more comes, so that less is left for the end."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: OSError | None = None
+
+    def begin(self, file: int) -> None:
+        """Begin, unless the disk is busy with what came before."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, args=(file,), daemon=True)
+            self._thread.start()
+
+    def finish(self) -> OSError | None:
+        """Wait for what was begun; what went wrong. A later sync would not tell it again."""
+        if self._thread is not None:
+            self._thread.join()
+        return self._error
+
+    def _run(self, file: int) -> None:
+        try:
+            os.fdatasync(file)
+        except OSError as error:
+            self._error = self._error or error
 
 
 class _Hasher:
