@@ -149,7 +149,8 @@ def take_apart(manifest: Manifest, facts: Known) -> Parts:
         if isinstance(found, Facts):
             ggufs[layer.digest] = found
         elif found is not None and layer.media_type in media.GGUF_LAYERS:
-            ggufs[layer.digest] = Facts.from_json(found)
+            if (gguf := Facts.kept(found)) is not None:
+                ggufs[layer.digest] = gguf
         elif found is not None:
             texts[layer.digest] = found
     return Parts(manifest, config, texts, ggufs)

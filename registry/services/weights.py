@@ -177,8 +177,8 @@ class Weights:
 
     async def _facts(self, blob: Blob) -> Facts:
         known = await self._catalog.read(lambda tx: tx.facts(blob.digest))
-        if known is not None:
-            return Facts.from_json(known)
+        if known is not None and (facts := Facts.kept(known)) is not None:
+            return facts
         async with await self._store.open(blob.storage_key) as opened:
             try:
                 return await read_facts(opened)
