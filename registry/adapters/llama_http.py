@@ -32,8 +32,9 @@ _EVENT_BYTES = 16 << 20
 _REPLY_BYTES = 256 << 20
 """64 vectors of 16,384 numbers as text, and more; token lists of the longest prompts."""
 _ERROR_BYTES = 1 << 16
-_PROGRESS_FROM = 16_384
-"""Prompts of so many bytes: the runner reports on its way through, lest it be taken for dead."""
+_STREAMED = {"stream": True, "return_progress": True}
+"""Reports on the way through a prompt: without them the runner notices only at the first token that
+whoever asked has left, which may be minutes later; and it might be taken for dead."""
 _IMAGE = re.compile(r"\[img-(\d+)\]")
 
 
@@ -108,7 +109,7 @@ class LlamaRunning:
         For images `prompt` is `{"prompt_string", "multimodal_data": [base64, …]}`, and each
         `[img-N]` of the text stands for the N-th of them.
         """
-        asked = {"cache_prompt": True, **body, "stream": True, "return_tokens": True}
+        asked = {"cache_prompt": True, **body, **_STREAMED, "return_tokens": True}
         if isinstance(asked.get("prompt"), Mapping):
             asked["prompt"] = await self._marked(asked["prompt"])
         async with aclosing(self._frames("/completion", asked)) as frames:
@@ -123,7 +124,7 @@ class LlamaRunning:
 
     async def chat(self, body: Mapping[str, Any]) -> AsyncGenerator[Piece, None]:
         """A chat that the engine renders and whose tool calls and thoughts it tells apart."""
-        asked = {"cache_prompt": True, **body, "stream": True}
+        asked = {"cache_prompt": True, **body, **_STREAMED}
         async with aclosing(self._frames("/v1/chat/completions", asked)) as frames:
             async for frame in frames:
                 piece = chat_piece(frame)
@@ -221,10 +222,7 @@ class LlamaRunning:
     async def _frames(
         self, path: str, body: Mapping[str, Any]
     ) -> AsyncGenerator[Mapping[str, Any], None]:
-        data = _dumped(body)
-        if len(data) >= _PROGRESS_FROM:
-            data = _dumped({"return_progress": True, **body})
-        reply = await self._wire.send("POST", path, data)
+        reply = await self._wire.send("POST", path, _dumped(body))
         self._open.add(reply)
         try:
             if reply.status >= 400:

@@ -18,7 +18,7 @@ import structlog
 
 from registry.adapters.llama_http import LlamaRunning
 from registry.core.digest import Digest
-from registry.core.errors import CannotRun, Unavailable, WorkerLost
+from registry.core.errors import CannotRun, Unavailable, WorkerFailed, WorkerLost
 from registry.ports.workers import Dialect, LoadSpec, Running, Weights, WorkerFacts
 from registry.settings import Worker as WorkerSettings
 from registry.workers import machine
@@ -32,6 +32,7 @@ from registry.workers.starting import Starter
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 _SHARE = 0.9
 _MEMORY_FOR_S = 1.0
+_CROWDED_RETRY_S = 30
 _TRIES = 3
 _DRAIN_S = 600.0
 _TELLING_BYTES = 1 << 20
@@ -91,12 +92,11 @@ class Node:
         """What it runs and what room is left."""
         config, now = self._config, self._config.clock()
         held = sum(item.size for item in self._held.values())
-        budget = self._budget().memory
         return WorkerFacts(
             engine=config.engine.name,
             version=config.engine.version,
-            memory_total=budget,
-            memory_free=max(0, budget - held),
+            memory_total=self._limit(),
+            memory_free=max(0, self._budget().memory - held),
             labels=config.labels,
             loaded=tuple(item.loaded(now) for item in self._held.values()),
             cached=config.cached() if config.cached else frozenset(),
@@ -239,10 +239,7 @@ class Node:
             residents = self._residents()
             plan = make_room(residents, need, self._budget())
             if plan.verdict is Verdict.NEVER:
-                raise CannotRun(
-                    f"model requires more system memory ({_gib(need)}) "
-                    f"than is available ({_gib(self._budget().memory)})"
-                )
+                raise self._too_large(need)
             for key in plan.evict:
                 self._dismiss(self._held[key])
             if plan.verdict is Verdict.NOW:
@@ -308,13 +305,33 @@ class Node:
 
     # --- means
 
+    def _limit(self) -> int:
+        """Bytes that models may take in all."""
+        return self._config.settings.memory_bytes or int(self._machine().total * _SHARE)
+
     def _budget(self) -> Budget:
-        settings = self._config.settings
+        """What there is for models now: what others of this machine hold is not there."""
+        held = sum(item.size for item in self._held.values() if item.ready)
+        memory = min(self._limit(), self._machine().free + held)
+        return Budget(memory, self._config.settings.max_loaded)
+
+    def _machine(self) -> machine.Memory:
         now = time.monotonic()
         if now - self._memory_at >= _MEMORY_FOR_S:
             self._memory, self._memory_at = machine.memory(), now
-        memory = settings.memory_bytes or int(self._memory.total * _SHARE)
-        return Budget(memory, settings.max_loaded)
+        return self._memory
+
+    def _too_large(self, need: int) -> WorkerFailed | Unavailable:
+        if need > self._limit():
+            return CannotRun(
+                f"model requires more system memory ({_gib(need)}) "
+                f"than is available ({_gib(self._limit())})"
+            )
+        free = self._budget().memory
+        return Unavailable(
+            f"model requires more system memory ({_gib(need)}) than others leave ({_gib(free)})",
+            _CROWDED_RETRY_S,
+        )
 
     def _task(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -16,6 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from registry.adapters.llama_frames import without_paths
 from registry.adapters.runner_wire import RunnerWire
@@ -50,6 +51,7 @@ class Log:
     size: int = 0
     size_vram: int = 0
     loaded: bool = False
+    heard: int = 0
     _lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LINES))
     _rest: bytes = b""
     _told: bool = False  # of the last kind of buffer; that may come after it said that it is ready
@@ -61,6 +63,7 @@ class Log:
 
     def take(self, chunk: bytes) -> None:
         """Take what was written, in pieces of any size."""
+        self.heard += len(chunk)
         if self.loaded and self._told:
             self._rest = (self._rest + chunk)[-_TAIL_BYTES:]
             return
@@ -147,6 +150,16 @@ class Child:
         """Whether it has ended."""
         return self._process.returncode is not None
 
+    @property
+    def life(self) -> int:
+        """A number that changes as long as it does something: writes, or computes."""
+        try:
+            text = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except OSError:  # no Linux, or it has ended
+            return self.log.heard
+        user, system = text.rpartition(")")[2].split()[11:13]
+        return self.log.heard + int(user) + int(system)
+
     async def wait(self) -> int:
         """Its exit code, once it has ended and all it had to say was read."""
         code = await self._process.wait()
@@ -227,14 +240,17 @@ async def _ready(child: Child, process: asyncio.subprocess.Process, start: Start
     with contextlib.suppress(ConnectionError):  # it has ended already: its answer tells
         process.stdin.write(line)
         await process.stdin.drain()
+    told = _healthy(child, start.wire) if start.settings.get("program") else _said(child)
+    waiting = asyncio.create_task(told)
     try:
-        async with asyncio.timeout(start.timeout_s):
-            if start.settings.get("program"):
-                await _healthy(child, start.wire)
-            else:
-                await _said(child)
-    except TimeoutError as error:
-        raise LoadFailed("timed out waiting for the model to load", no_memory=False) from error
+        life = -1
+        while not waiting.done():
+            await asyncio.wait({waiting}, timeout=start.timeout_s)
+            if not waiting.done() and life == (life := child.life):
+                raise LoadFailed("timed out waiting for the model to load", no_memory=False)
+        waiting.result()
+    finally:
+        waiting.cancel()
 
 
 async def _said(child: Child) -> None:

@@ -79,16 +79,19 @@ async def test_what_streaming_needs_is_asked_for_whatever_the_body_says(tmp_path
         "prompt": "x",
         "seed": 1,
         "stream": True,
+        "return_progress": True,
         "return_tokens": True,
         "cache_prompt": True,
     }
     assert b"Authorization: Bearer secret" in script.asked[0]
 
 
-async def test_a_long_prompt_is_watched_by_reports_that_are_no_pieces(tmp_path: Path) -> None:
-    script = chunked(event(content="", prompt_progress={"processed": 1}), END)
-    assert len(await completed(tmp_path, script, {"prompt": "x" * 20_000})) == 1
-    assert sent(script)["return_progress"] is True
+async def test_reports_on_the_way_through_a_prompt_are_no_pieces(tmp_path: Path) -> None:
+    progress = event(content="", prompt_progress={"processed": 1})
+    assert len(await completed(tmp_path, chunked(progress, END))) == 1
+    progress = event(choices=[{"delta": {"content": None}}], prompt_progress={"processed": 1})
+    end = event(choices=[{"delta": {}, "finish_reason": "stop"}], timings=TIMINGS)
+    assert len(await chatted(tmp_path, chunked(progress, end))) == 1
 
 
 async def test_a_chat_tells_text_thoughts_and_tool_calls_apart(tmp_path: Path) -> None:

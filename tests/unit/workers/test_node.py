@@ -21,6 +21,7 @@ from registry.core.errors import (
     WorkerLost,
 )
 from registry.ports.workers import RunnerOptions
+from registry.workers import machine
 from registry.workers.engine import Engine
 from registry.workers.node import BUSY, Node
 from tests.support.nodes import Shelf, node, pieces, said, with_options
@@ -47,6 +48,13 @@ def runner_pid(worker: Node) -> int:
     (held,) = worker._held.values()
     assert held.child is not None
     return held.child.pid
+
+
+async def is_processing(worker: Node) -> bool:
+    (held,) = worker._held.values()
+    assert held.wire is not None
+    reply = await held.wire.send("GET", "/slots")
+    return bool(json.loads(await reply.read(1 << 20))[0]["is_processing"])
 
 
 async def eventually(check: object, within_s: float = 3.0) -> None:
@@ -231,13 +239,8 @@ async def test_a_reader_who_leaves_stops_the_engine_within_a_second(shelf: Shelf
             async for piece in some:
                 if piece.content:
                     break
-        (held,) = worker._held.values()
-        assert held.wire is not None
         until = time.monotonic() + 1
-        while True:
-            reply = await held.wire.send("GET", "/slots")
-            if not json.loads(await reply.read(1 << 20))[0]["is_processing"]:
-                break
+        while await is_processing(worker):
             assert time.monotonic() < until
             await asyncio.sleep(0.05)
 
@@ -356,6 +359,44 @@ async def test_a_model_larger_than_the_machine_is_refused(shelf: Shelf) -> None:
     async with node(shelf, memory_bytes=1 << 30) as worker:
         with pytest.raises(CannotRun, match=r"more system memory \(3.0 GiB\) than is available"):
             await worker.acquire(spec)
+
+
+async def test_memory_that_others_hold_is_not_there(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "memory", lambda: machine.Memory(10 << 30, 1 << 30))
+    async with node(shelf) as worker:
+        assert worker.facts().memory_total == 9 * (1 << 30)
+        assert worker.facts().memory_free == 1 << 30
+        with pytest.raises(Unavailable, match=r"\(3.0 GiB\) than others leave \(1.0 GiB\)"):
+            await worker.acquire(replace(shelf.put("m", MODEL), memory=3 << 30))
+        running = await worker.acquire(shelf.put("m", MODEL))
+        assert worker.facts().memory_free == pytest.approx(1 << 30, rel=0.2)
+        await running.release(0)
+
+
+async def test_a_model_is_mapped_where_it_lies(shelf: Shelf) -> None:
+    spec = shelf.put("m", MODEL)
+    async with node(shelf) as worker:
+        await worker.acquire(spec)
+        maps = Path(f"/proc/{runner_pid(worker)}/maps").read_text()
+        assert str(shelf.paths[spec.model.digest]) in maps
+
+
+async def test_one_who_leaves_before_the_first_token_stops_the_engine_too(shelf: Shelf) -> None:
+    slow = random_model(512, 8, 1024, context=1 << 15)
+    options = RunnerOptions(num_ctx=1 << 14, num_batch=64)
+    async with node(shelf) as worker:
+        running = await worker.acquire(shelf.put("m", slow, options))
+        asking = asyncio.create_task(pieces(running, "x" * 12_000))
+        await asyncio.sleep(0.3)
+        assert await is_processing(worker)
+        asking.cancel()
+        await asyncio.wait([asking])
+        until = time.monotonic() + 3  # a step, on a busy machine
+        while await is_processing(worker):
+            assert time.monotonic() < until
+            await asyncio.sleep(0.05)
 
 
 async def test_more_than_may_wait_are_sent_away(shelf: Shelf) -> None:

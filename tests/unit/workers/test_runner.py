@@ -165,6 +165,21 @@ async def test_a_program_that_ends_is_told_in_its_words(
             await worker.acquire(shelf.put("m", b"any bytes"))
 
 
+async def test_a_load_without_memory_is_tried_once_more_with_all_of_it(
+    tmp_path: Path, program: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Shelf(tmp_path)
+    async with node(shelf, program) as worker:
+        await (await worker.acquire(shelf.put("one", b"one"))).release(60)
+        monkeypatch.setitem(worker._starter._environment, "OMP_TEST", str(tmp_path / "flag"))
+        await (await worker.acquire(shelf.put("two", b"two"))).release(60)
+        assert [item.name.model for item in worker.facts().loaded] == ["two"]
+        (tmp_path / "flag").unlink()
+        await worker.unload(shelf.put("two", b"two").model.digest)
+        with pytest.raises(CannotRun, match="failed to allocate buffer of size 99"):
+            await worker.acquire(shelf.put("three", b"three"))  # nothing to let go of
+
+
 async def test_a_program_that_is_none_is_told(tmp_path: Path) -> None:
     path = tmp_path / "llama-server"
     path.write_bytes(b"\x00not a program")
@@ -177,7 +192,7 @@ async def test_a_program_that_is_none_is_told(tmp_path: Path) -> None:
 
 async def test_a_load_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     path = tmp_path / "llama-server"
-    path.write_text("#!/bin/sh\nsleep 60\n")
+    path.write_text("#!/bin/sh\necho loading >&2\nsleep 60\n")
     path.chmod(0o755)
     shelf = Shelf(tmp_path)
     engine = Engine("llama-server", program=str(path))
