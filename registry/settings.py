@@ -48,6 +48,9 @@ class Credentials(BaseModel):
     skew_s: int = Field(300, description="clocks of clients may be off by so much")
     tries_per_minute: int = Field(10, description="failed sign-ins per address and per account")
     tokens_per_minute: int = Field(600, description="token requests per address")
+    requests_per_minute: int = Field(
+        30_000, ge=0, description="requests of the API per account, or address; 0: any number"
+    )
 
 
 class Retention(BaseModel):

@@ -75,8 +75,11 @@ async def require(request: Request, group: Group) -> Caller:
     Raises:
         Unauthenticated: somebody we know might.
         Denied: they are for other kinds.
+        TooOften: there were too many requests.
     """
     found = (await evidence(request)).caller
+    if not is_off(request):
+        auth_of(request).admit_request(request, found)
     if group in found.groups:
         return found
     if not found.is_signed_in:

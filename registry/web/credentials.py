@@ -119,6 +119,7 @@ class Auth:
         limits = services.settings.credentials
         self._tries = Attempts(limits.tries_per_minute, services.clock)
         self._token_requests = Attempts(limits.tokens_per_minute, services.clock)
+        self._requests = Attempts(limits.requests_per_minute, services.clock)
 
     async def policies(self) -> Policies:
         """The policies, no older than the evidence; the same object while no account changes."""
@@ -301,6 +302,22 @@ class Auth:
         ):
             raise Unauthenticated("this signed request was seen before: repeat it in a second")
         return found
+
+    def admit_request(self, request: Request, caller: Caller) -> None:
+        """Count a request of the API; transfers of blobs are not counted.
+
+        Raises:
+            TooOften: the account, or the address of nobody known, has made too many.
+        """
+        if not self._services.settings.credentials.requests_per_minute:
+            return
+        if request.url.path.startswith("/api/blobs/"):
+            return
+        address = network(client_address(request))
+        try:
+            self._requests.begin(f"account {caller.account}" if caller.is_signed_in else address)
+        except TooOften as error:
+            raise TooOften("too many requests; try again later", error.retry_after_s) from error
 
     def admit_token_request(self, request: Request) -> None:
         """Count a request for a token.

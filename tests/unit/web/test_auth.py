@@ -514,6 +514,25 @@ async def test_writes_and_refusals_are_noted_without_secrets(place: Secured) -> 
     assert "planted" not in repr(entries)
 
 
+async def test_requests_of_the_api_are_limited_by_account_or_address(tmp_path: Path) -> None:
+    limits = {"requests_per_minute": 3, "tries_per_minute": 1000}
+    async with secured(tmp_path / "few", credentials=limits) as few:
+        for name in ("alice", "bob"):
+            await few.user(name)
+        for headers in ({"authorization": basic("alice")}, {}):
+            answers = [await few.ask("GET", "/api/tags", **headers) for _ in range(4)]
+            assert [answer.status for answer in answers] == [200, 200, 200, 429]
+            assert 0 < int(answers[3].headers["retry-after"]) <= 61
+        alice, bob = basic("alice"), basic("bob")
+        assert (await few.ask("GET", "/api/tags", authorization=bob)).status == 200
+        for path in ("/v2/", "/api/version"):  # not counted
+            assert (await few.ask("GET", path, authorization=alice)).status == 200
+        blob = f"/api/blobs/{Digest.of(b'x')}"
+        assert (await few.ask("POST", blob, b"x", authorization=alice)).status == 201
+        few.now += 61 * NS
+        assert (await few.ask("GET", "/api/tags", authorization=alice)).status == 200
+
+
 async def test_refusals_end(place: Secured) -> None:
     """A client that asks for a token after each 401, as its engines do, is soon told no."""
     signer = Signer()
