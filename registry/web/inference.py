@@ -34,6 +34,7 @@ from registry.web.inference_schemas import (
     EmbedRequest,
     GenerateRequest,
 )
+from registry.web.leaving import attended
 from registry.web.ollama import find_visible, read_json, services
 from registry.web.resources import Handler, resource
 from registry.web.schemas import JsonRequest
@@ -87,50 +88,33 @@ async def vectors_of(request: Request, wish: EmbedWish) -> Vectors:
 
 async def generate(request: Request) -> Response:
     """POST /api/generate."""
-    return await answer_generate(request, await decoded(request, GenerateRequest))
+    return await _respond(request, await decoded(request, GenerateRequest))
 
 
 async def chat(request: Request) -> Response:
     """POST /api/chat."""
-    return await answer_chat(request, await decoded(request, ChatRequest))
+    return await _respond(request, await decoded(request, ChatRequest))
 
 
-async def answer_generate(request: Request, wish: GenerateWish) -> Response:
-    """Answer a generate in the Ollama API's form."""
-    return await _respond(request, wish)
-
-
-async def answer_chat(
-    request: Request, wish: ChatWish, *, thinking_optional: bool = False
-) -> Response:
-    """The same for a chat."""
-    return await _respond(request, wish, thinking_optional=thinking_optional)
-
-
-async def answer_embed(request: Request, wish: EmbedWish) -> Response:
-    """The same for an embed."""
-    return vectors_response(wish.model, await vectors_of(request, wish))
-
-
-async def _respond(
-    request: Request, wish: GenerateWish | ChatWish, *, thinking_optional: bool = False
-) -> Response:
-    answer = await answer_of(request, wish, thinking_optional=thinking_optional)
+async def _respond(request: Request, wish: GenerateWish | ChatWish) -> Response:
+    answer = await answer_of(request, wish)
     wording = Wording(wish.model, isinstance(wish, ChatWish), services(request).clock)
-    return await respond(answer, wording, stream=wish.stream is not False)
+    return await respond(request, answer, wording, streams=wish.stream is not False)
 
 
 async def embed(request: Request) -> Response:
     """POST /api/embed."""
-    return await answer_embed(request, await decoded(request, EmbedRequest))
+    wish = await decoded(request, EmbedRequest)
+    found = await attended(request, vectors_of(request, wish))
+    return vectors_response(wish.model, found)
 
 
 async def embeddings(request: Request) -> Response:
     """POST /api/embeddings, the older form of embed."""
     wish = await decoded(request, EmbeddingRequest)
     ask = Ask(Purpose.EMBEDDINGS, wish.model, options=wish.options)
-    found = await services(request).generation.vector(await _admitted(request, ask), wish)
-    return vector_response(found)
+    work = services(request).generation.vector(await _admitted(request, ask), wish)
+    return vector_response(await attended(request, work))
 
 
 def _asked(wish: GenerateWish) -> Ask:

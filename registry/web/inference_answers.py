@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Any, assert_never
 
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from registry.core.errors import RegistryError
@@ -31,6 +32,8 @@ from registry.core.wishes import ToolCall
 from registry.services.running import RunningModel
 from registry.services.vectors import as_json, wide_json
 from registry.web.answers import bytes_response, json_response, rfc3339, utc_now
+from registry.web.joined import Joined, joined
+from registry.web.leaving import attended
 from registry.web.streams import NDJSON
 
 OWN_WORKER = "local"
@@ -87,34 +90,37 @@ class Wording:
         return {"message": message | _tool_calls(said.tool_calls)}
 
 
-async def respond(answer: Answer, wording: Wording, *, stream: bool) -> Response:
+async def respond(request: Request, answer: Answer, wording: Wording, *, streams: bool) -> Response:
     """Send an answer as it comes, or as one object when it is complete.
 
+    The answer is closed in every case, also when the client leaves while nothing was sent yet.
+
     Raises:
-        RegistryError: it failed before its first event, or at all without `stream`.
+        RegistryError: it failed before its first event, or at all if it does not stream.
     """
     try:
-        first = await anext(answer)
-        if isinstance(first, Rendered) or (isinstance(first, End) and first.reason in _NOTHING_RAN):
-            return json_response(wording.frame(first))
-        if not stream:
-            return json_response(await _whole(first, answer, wording))
+        if not streams:
+            return json_response(_whole(await attended(request, joined(answer)), wording))
+        first = await attended(request, _first(answer))
     except BaseException:
         await answer.aclose()
         raise
+    if isinstance(first, Rendered) or (isinstance(first, End) and first.reason in _NOTHING_RAN):
+        await answer.aclose()
+        return json_response(wording.frame(first))
     lines = _lines(first, answer, wording)
     return StreamingResponse(lines, headers={"content-type": NDJSON})
 
 
-async def _whole(first: AnswerEvent, rest: Answer, wording: Wording) -> dict[str, Any]:
-    said: list[Delta] = []
-    event = first
-    async with aclosing(rest):
-        while isinstance(event, Delta):
-            said.append(event)
-            event = await anext(rest)
-    assert isinstance(event, End)
-    return wording.whole(joined(said), event)
+def _whole(said: Joined, wording: Wording) -> dict[str, Any]:
+    if said.rendered is not None:
+        return wording.frame(said.rendered)
+    delta = Delta(said.content, said.thinking, said.tool_calls, said.logprobs)
+    return wording.whole(delta, said.end)
+
+
+async def _first(answer: Answer) -> AnswerEvent:
+    return await anext(answer)
 
 
 def vectors_response(model: str, found: Vectors) -> Response:
@@ -145,16 +151,6 @@ def running_model(item: RunningModel) -> dict[str, Any]:
         "context_length": loaded.num_ctx,
     }
     return entry | ({} if item.worker == OWN_WORKER else {"worker": item.worker})
-
-
-def joined(said: list[Delta]) -> Delta:
-    """Many pieces of an answer as one."""
-    return Delta(
-        "".join(piece.content for piece in said),
-        "".join(piece.thinking for piece in said),
-        tuple(call for piece in said for call in piece.tool_calls),
-        tuple(item for piece in said for item in piece.logprobs),
-    )
 
 
 async def _lines(first: AnswerEvent, rest: Answer, wording: Wording) -> AsyncIterator[bytes]:
