@@ -137,6 +137,7 @@ class OllamaWorker(Polled):
             version=version,
             labels=self.external.labels,
             cached=frozenset(self._names),
+            slots=slots,
         )
 
     def _listed(self, name: str, digest: Digest, row: Mapping[str, Any], slots: int) -> Loaded:

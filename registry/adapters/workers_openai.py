@@ -67,6 +67,7 @@ class OpenAIWorker(Polled):
             version=str(build)[:100] if build else "",
             labels=self.external.labels,
             models=frozenset(self._ids),
+            slots=self._slots,
         )
 
     def _mapped(self, listed: list[str]) -> dict[str, str]:

@@ -118,7 +118,7 @@ class WorkerFacts:
     `models` are the names it serves when its set is fixed, None when it loads what it is told.
     `load_bytes_per_s` is the last speed of loading that was seen, 0 for none. `has_all` says that
     it reads the library's own store: nothing is ever fetched. One that is not `reachable` is asked
-    again once it is.
+    again once it is. `slots` are those of any model, where that is fixed: 0 if the spec says.
     """
 
     engine: str = ""
@@ -133,6 +133,7 @@ class WorkerFacts:
     load_bytes_per_s: int = 0
     has_all: bool = False
     reachable: bool = True
+    slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)

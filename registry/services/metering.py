@@ -11,7 +11,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 
 from registry.core.names import ModelName
 from registry.ports.workers import Dialect, Embedded, Piece, Running
@@ -25,7 +31,10 @@ _MODELS = 500
 
 @dataclass(slots=True)
 class Use:
-    """What one lease was used for. Counts are tokens; `first_s` from asking to the first piece."""
+    """What one lease was used for. Counts are tokens; `first_s` from asking to the first piece.
+
+    `asked` says that the runner was asked for something, `complete` that it answered to the end.
+    """
 
     model: ModelName
     worker: str
@@ -34,6 +43,7 @@ class Use:
     prompt_tokens: int = 0
     tokens: int = 0
     first_s: float | None = None
+    asked: bool = False
     complete: bool = False
 
 
@@ -41,6 +51,8 @@ class Meter:
     """Counters of one process, in a Prometheus registry of their own."""
 
     def __init__(self, ledger: Callable[[Use, float], None] | None = None) -> None:
+        # they double every series for nothing that anybody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotation
         self.registry = CollectorRegistry()
         self._ledger = ledger
         self._models: set[str] = set()
@@ -107,7 +119,8 @@ class Meter:
     def done(self, use: Use, seconds: float) -> None:
         """A lease was given back after so long."""
         self._running.labels(use.worker).dec()
-        self._leases.labels(use.worker, "done" if use.complete else "broken").inc()
+        outcome = "done" if use.complete or not use.asked else "broken"
+        self._leases.labels(use.worker, outcome).inc()
         if use.first_s is not None:
             self._first.observe(use.first_s)
         if use.prompt_tokens or use.tokens:
@@ -145,17 +158,22 @@ class _Metered(Running):
         return self._running.load_ns
 
     def complete(self, body: Mapping[str, Any]) -> AsyncIterator[Piece]:
+        self._use.asked = True
         return _Counted(self._running.complete(body), self._piece)
 
     def chat(self, body: Mapping[str, Any]) -> AsyncIterator[Piece]:
+        self._use.asked = True
         return _Counted(self._running.chat(body), self._piece)
 
     def native(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
+        self._use.asked = True
         return _Counted(self._running.native(path, body), self._frame)
 
     async def embed(self, texts: Sequence[str], *, normalize: bool = True) -> Embedded:
+        self._use.asked = True
         answer = await self._running.embed(texts, normalize=normalize)
         self._first()
+        self._use.complete = True
         self._use.prompt_tokens += answer.prompt_tokens
         return answer
 
@@ -187,6 +205,7 @@ class _Metered(Running):
             self._count(_whole(frame.get("prompt_eval_count")), _whole(frame.get("eval_count")))
 
     def _count(self, prompt_tokens: int, tokens: int) -> None:
+        self._use.complete = True
         self._use.prompt_tokens += prompt_tokens
         self._use.tokens += tokens
 

@@ -78,7 +78,7 @@ class Standing:
         listed = {item.key for item in facts.loaded}
         unlisted = sum(claim.memory for claim in ours if claim.runner not in listed)
         idle = [item for item in facts.loaded if _is_idle(item, used, pinned)]
-        slots = max(1, found.slots if found else spec.options.parallel)
+        slots = max(1, found.slots if found else facts.slots or spec.options.parallel)
         taken = max(found.busy + found.waiting if found else 0, mine)
         return Candidate(
             name=worker.name,
@@ -87,7 +87,7 @@ class Standing:
             memory_total=facts.memory_total,
             memory_free=max(0, facts.memory_free - unlisted),
             memory_idle=sum(item.size for item in idle),
-            presence=_presence(found, mine),
+            presence=Presence.READY if facts.models is not None else _presence(found, mine),
             slots=slots,
             taken=taken,
             ours=mine,

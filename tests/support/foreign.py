@@ -173,6 +173,9 @@ class ForeignLlama(ForeignOpenAI):
         self.answers["/completion"] = Answer(
             pieces=sse({"content": "Hel", "stop": False}, {"content": "lo"}, ending)[:-1]
         )
+        self.answers["/tokenize"] = whole({"tokens": [1, 2, 3]})
+        self.answers["/detokenize"] = whole({"content": "abc"})
+        self.answers["/apply-template"] = whole({"prompt": "abc"})
 
 
 class ForeignOllama(Foreign):
