@@ -47,7 +47,7 @@ class Kernels:
             library.ggml_quantize_chunk.restype = ctypes.c_size_t
             library.ggml_validate_row_data.argtypes = [_I, _P, ctypes.c_size_t]
             library.ggml_validate_row_data.restype = ctypes.c_bool
-            self._widening["F16"] = _reading(library.ggml_fp16_to_fp32_row)
+            self._widening["F16"] = _f16_reader(library)
 
     def can_make(self, kind: str) -> bool:
         """Whether numbers can be written as `kind`."""
@@ -139,6 +139,19 @@ class Kernels:
         written = library.ggml_quantize_chunk(number, source, target, 0, rows, width, None)
         if written != len(out) or not library.ggml_validate_row_data(number, target, written):
             raise OperationFailed(f"tensor {quoted(name)} cannot be quantized to {wanted}")
+
+
+def _f16_reader(library: ctypes.CDLL) -> Any:
+    """The vector code for F16 if it is there and right, eight times as fast as the plain one."""
+    fast = getattr(library, "ggml_cpu_fp16_to_fp32", None)
+    if fast is not None and hasattr(library, "ggml_cpu_init"):
+        library.ggml_cpu_init()  # fills a table that the ends of rows are read by
+        given = np.linspace(-7, 7, 77, dtype=np.float16)
+        found = np.empty(77, np.float32)
+        _reading(fast)(*_pointers(given, found), 77)
+        if np.array_equal(found, given.astype(np.float32)):
+            return fast
+    return _reading(library.ggml_fp16_to_fp32_row)
 
 
 def _reading(function: Any) -> Any:
