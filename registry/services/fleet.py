@@ -13,6 +13,7 @@ from registry.core.names import ModelName
 from registry.core.placement import Placement
 from registry.ports.catalog import Catalog, Transaction
 from registry.ports.fleet import Enlisted, NewWorker
+from registry.services.worker_keys import is_enrolled
 
 LOCAL = "local"
 _WORKERS_MAX = 1_000
@@ -46,7 +47,7 @@ class Fleet:
 
         def work(tx: Transaction) -> None:
             known = {row.name for row in tx.workers()}
-            if made.name in known or made.name == LOCAL:
+            if made.name in known or made.name == LOCAL or is_enrolled(tx, made.name):
                 raise Conflict(f"there is a worker {made.name} already")
             if len(known) >= _WORKERS_MAX:
                 raise Conflict("there are too many workers")

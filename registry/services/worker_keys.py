@@ -13,7 +13,7 @@ from collections.abc import Callable
 from registry.core.accounts import code_key, code_text
 from registry.core.errors import Conflict, NotFound, RequestInvalid, Unauthenticated
 from registry.ports.accounts import Code
-from registry.ports.catalog import Catalog, Transaction
+from registry.ports.catalog import Catalog, Reader, Transaction
 from registry.services.account_place import new_code, sha256_of
 
 _NS = 1_000_000_000
@@ -58,9 +58,9 @@ class WorkerKeys:
         row = Code(_place(name), _KEY, _FOR_EVER, None, name, sha256_of(secret))
 
         def work(tx: Transaction) -> None:
-            if tx.code(row.sha256) is not None:
+            if is_enrolled(tx, name) or any(server.name == name for server in tx.workers()):
                 raise Conflict(
-                    f"a worker called {name} is enrolled already: choose another name, or remove it"
+                    f"there is a worker called {name} already: choose another name, or revoke it"
                 )
             _use(tx, token, now)
             tx.put_code(row)
@@ -101,6 +101,11 @@ class WorkerKeys:
                 self._known.clear()
             self._known[name] = (sha256, now + _KEPT_NS)
         return sha256
+
+
+def is_enrolled(tx: Reader, name: str) -> bool:
+    """Whether a worker of that name has a credential."""
+    return tx.code(_place(name)) is not None
 
 
 def _place(name: str) -> str:

@@ -6,7 +6,9 @@ a request of its own. It may read the blobs of models that it was told to run.
 Source: ADR 0008.
 """
 
+import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
@@ -25,6 +27,8 @@ from registry.web.resources import resource
 from registry.web.streams import NDJSON
 
 _ASK_BYTES = 64 << 10
+_CHECK_S = 5.0
+"""A credential that is revoked is good for so long at most, if the worker has a line."""
 _REPORT_BYTES = 16 << 20
 _HEADERS = {"content-type": NDJSON, "cache-control": "no-store", "x-accel-buffering": "no"}
 
@@ -67,9 +71,22 @@ async def enrol(request: Request) -> Response:
 
 
 async def link(request: Request) -> Response:
-    """GET /api/v1/link: what the worker is told, line by line, until it leaves."""
-    lines = _links(request).open(await _member(request))
-    return StreamingResponse(lines, headers=_HEADERS)
+    """GET /api/v1/link: what the worker is told, line by line, until it leaves or is revoked."""
+    return StreamingResponse(_lines(request, await _member(request)), headers=_HEADERS)
+
+
+async def _lines(request: Request, member: Member) -> AsyncIterator[bytes]:
+    links, checked = _links(request), time.monotonic()
+    async with aclosing(links.open(member)) as lines:
+        async for line in lines:
+            if time.monotonic() - checked > _CHECK_S:
+                try:
+                    await _member(request)
+                except Unauthenticated:
+                    links.dismiss(member.name)
+                    return
+                checked = time.monotonic()
+            yield line
 
 
 async def beat(request: Request) -> Response:

@@ -163,7 +163,7 @@ def test_a_used_token_and_a_taken_name_are_told(place: Place, tmp_path: Path) ->
         pass
     for name, options, said in (
         ("b", ["--token", code], "unknown, used or expired"),
-        ("c", ["--token", token(place.server), "--name", "two"], "enrolled already"),
+        ("c", ["--token", token(place.server), "--name", "two"], "already"),
         ("d", [], "not enrolled"),
     ):
         line = [sys.executable, "-m", "registry", "worker", "--server", place.server.url]

@@ -19,6 +19,7 @@ from registry.core.errors import (
     WorkerLost,
 )
 from registry.ports.links import Member
+from registry.web import worker_link
 from registry.workers.library import LinkRefused
 from tests.support.fake_worker import spec_of
 from tests.support.linked import Place, Script, ScriptedNode, answer_of, said, taking_workers
@@ -243,12 +244,16 @@ async def test_a_silent_worker_is_suspect_and_then_gone(tmp_path: Path, node: Sc
         await place.gone(within_s=4)
 
 
-async def test_a_revoked_worker_is_sent_away(place: Place, node: ScriptedNode) -> None:
+async def test_a_revoked_worker_is_sent_away(
+    place: Place, node: ScriptedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_link, "_CHECK_S", 0.0)
     place.link(node, await place.enrol())
-    await place.worker()
+    worker = await place.worker()
     await place.keys.revoke("gpu")
-    place.remotes.dismiss("gpu")
-    assert place.workers == {}
+    with pytest.raises(WorkerLost):
+        await worker.acquire(SPEC)  # the next line shows it
+    await place.gone()
     with pytest.raises(LinkRefused, match="not enrolled here"):
         await asyncio.wait_for(place.tasks[-1], 5)
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from registry.core.errors import Conflict, NotFound, RequestInvalid, Unauthenticated
+from registry.ports.fleet import NewWorker
+from registry.services.fleet import Fleet
 from registry.services.worker_keys import WorkerKeys
 from tests.support.library import Clock, library
 
@@ -55,7 +57,7 @@ async def test_what_no_worker_can_be_called(place: Place, name: str) -> None:
 async def test_a_name_is_taken_until_its_worker_is_revoked(place: Place) -> None:
     token = await place.keys.make_token(60, reusable=True)
     first = await place.keys.enrol(token, "a")
-    with pytest.raises(Conflict, match="enrolled already"):
+    with pytest.raises(Conflict, match="there is a worker called a already"):
         await place.keys.enrol(token, "a")
     assert await place.keys.name_of(first) == "a"
     assert await place.keys.revoke("a")
@@ -66,6 +68,17 @@ async def test_a_name_is_taken_until_its_worker_is_revoked(place: Place) -> None
     assert await place.keys.name_of(second) == "a"
     with pytest.raises(Unauthenticated):
         await place.keys.name_of(first)
+
+
+async def test_a_name_is_an_existing_servers_or_an_enrolled_workers(place: Place) -> None:
+    fleet = Fleet(place.keys._catalog, place.clock)
+    await fleet.add(NewWorker("gpu", "ollama", "http://gpu:11434"))
+    token = await place.keys.make_token(60, reusable=True)
+    with pytest.raises(Conflict):
+        await place.keys.enrol(token, "gpu")
+    await place.keys.enrol(token, "cpu")
+    with pytest.raises(Conflict):
+        await fleet.add(NewWorker("cpu", "ollama", "http://cpu:11434"))
 
 
 async def test_another_process_notices_a_revocation_within_seconds(place: Place) -> None:
