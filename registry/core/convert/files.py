@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from registry.core.convert.documents import CheckpointInvalid, read_json, shown
@@ -86,12 +85,12 @@ def wanted(names: Iterable[str]) -> dict[str, int]:
     return found | dict.fromkeys(pooling, _POOLING_LIMIT)
 
 
-@dataclass(frozen=True, slots=True)
 class Folder:
     """The contents of the small files, by name; each is parsed once."""
 
-    contents: Mapping[str, bytes]
-    _parsed: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False, compare=False)
+    def __init__(self, contents: Mapping[str, bytes]) -> None:
+        self.contents = dict(contents)
+        self._parsed: dict[str, dict[str, Any]] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self.contents
@@ -107,6 +106,7 @@ class Folder:
             return None
         if name not in self._parsed:
             self._parsed[name] = read_json(data, name, limit(name))
+            self.contents[name] = b""  # a vocabulary's text would be kept beside what it says
         return self._parsed[name]
 
     def text(self, name: str) -> str | None:

@@ -4,6 +4,7 @@ Source: spec inference-and-gguf 9.4.
 """
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from registry.core.convert.tokenizer.pretokenizers import pre_tokenizer
@@ -50,24 +51,34 @@ def by_rank(document: TokenizerJson) -> Vocabulary:
     The engine joins the two neighbours whose joint token has the highest score, a merge list those
     that stand first in it: minus the rank is a score. A token that no merge makes comes after all.
     """
-    ranks: dict[str, int] = {}
-    merges = _merges(document, _SPACE)
-    for rank, (left, right) in enumerate(merges):
-        ranks.setdefault(left + right, rank)
+    names = document.vocab()
+    ranks = _ranks(document, names)
     unknown = document.model.get("unk_token")
     tokens: dict[int, Token] = {}
-    for number, name in document.vocab().items():
+    for number, name in names.items():
         kind = TokenType.NORMAL
         if _BYTE.fullmatch(name):
             kind = TokenType.BYTE
         elif name == unknown:
             kind = TokenType.UNKNOWN
-        tokens[number] = Token(name, kind, -float(ranks.get(name, len(merges) + number)))
+        tokens[number] = Token(name, kind, -float(ranks[number]))
     for number, token in document.added().items():
         if number not in tokens or tokens[number].type is TokenType.NORMAL:
             tokens[number] = token
     options = [space_prefix(_prepends(document))]
     return Vocabulary("llama", in_line(tokens, document.file), options=options)
+
+
+def _ranks(document: TokenizerJson, names: Mapping[int, str]) -> dict[int, int]:
+    """The rank of the first merge that makes each token, or one beyond all of them."""
+    ids = document.model["vocab"]
+    found: dict[int, int] = {}
+    rank = -1
+    for rank, (left, right) in enumerate(_merges(document, _SPACE)):
+        number = ids.get(left + right)
+        if number is not None:
+            found.setdefault(number, rank)
+    return {number: found.get(number, rank + 1 + number) for number in names}
 
 
 def _prepends(document: TokenizerJson) -> bool:
@@ -83,12 +94,12 @@ def _prepends(document: TokenizerJson) -> bool:
     return False
 
 
-def _merges(document: TokenizerJson, space: str) -> list[tuple[str, str]]:
+def _merges(document: TokenizerJson, space: str) -> Iterator[tuple[str, str]]:
     """The pairs in order; a space inside a part becomes the sign that stands for it."""
     listed = document.model.get("merges") or []
     if not isinstance(listed, list) or len(listed) > MAX_TOKENS:
         raise document.wrong("merges are no list, or too many")
-    return [_pair(entry, document, space) for entry in listed]
+    return (_pair(entry, document, space) for entry in listed)
 
 
 def _pair(entry: Any, document: TokenizerJson, space: str) -> tuple[str, str]:
