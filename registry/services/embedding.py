@@ -42,7 +42,7 @@ async def embedded(inputs: Inputs, running: Running) -> AsyncGenerator[Embedded,
     Raises:
         RequestInvalid: a text is too long and may not, or cannot, be cut.
     """
-    if running.dialect is Dialect.OLLAMA and inputs.texts:
+    if running.dialect is Dialect.OLLAMA and inputs.normalize and inputs.texts:
         yield await _passed_on(inputs, running)
         return
     for batch in _batches(inputs.texts):

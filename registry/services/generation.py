@@ -99,7 +99,7 @@ class Generation:
         if texts == [""] and isinstance(wish.input, str):
             texts = []
         began = self._clocks.ticks()
-        spec = self._embedder(admitted, wish.options)
+        spec = await self._embedder(admitted, wish.options)
         inputs = Inputs(texts, spec, wish.truncate is not False, wish.dimensions)
         found, load_ns = await self._embed(admitted, inputs, wish.keep_alive)
         if not texts:
@@ -118,7 +118,7 @@ class Generation:
         Raises:
             RequestInvalid, Unavailable, WorkerFailed: see `vectors`.
         """
-        spec = self._embedder(admitted, wish.options)
+        spec = await self._embedder(admitted, wish.options)
         facts = admitted.parts.model
         raw = facts is not None and comes_raw(facts)
         texts = [wish.prompt] if wish.prompt else []
@@ -132,7 +132,7 @@ class Generation:
     async def _job(self, admitted: Admitted, wish: GenerateWish | ChatWish) -> Job:
         parts = admitted.parts
         began = self._clocks.ticks()
-        traits = self._traits.of(admitted)
+        traits = await self._traits.of(admitted)
         options = self._options(admitted, traits, wish.options)
         spec = load_spec(admitted.tag, parts, options, traits.rendering.mode, self._settings)
         messages = conversation(admitted, traits.stored, wish)
@@ -204,8 +204,8 @@ class Generation:
 
     # --- embeddings ---------------------------------------------------------------------------
 
-    def _embedder(self, admitted: Admitted, sent: Mapping[str, Any] | None) -> LoadSpec:
-        traits = self._traits.of(admitted)
+    async def _embedder(self, admitted: Admitted, sent: Mapping[str, Any] | None) -> LoadSpec:
+        traits = await self._traits.of(admitted)
         if "embedding" not in traits.capabilities:
             raise RequestInvalid(f"{quote(admitted.ask.model[:700])} does not support embeddings")
         options = self._options(admitted, traits, sent)

@@ -81,7 +81,9 @@ async def _whole(job: Job, stage: Stage, messages: Sequence[Message]) -> Prompt:
     elif wish.raw:
         prompt = Prompt(wish.prompt, tuple(images_of(messages)))
     elif _is_direct(wish):
-        template = read_template(wish.template) if wish.template else job.rendering.plain
+        template = job.rendering.plain
+        if wish.template:
+            template = await to_thread.run_sync(read_template, wish.template)
         prompt = Prompt(await _direct(job, stage, wish, template), tuple(images_of(messages)))
     else:
         prompt = await _of_messages(job, stage, messages)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from anyio import to_thread
+
 from registry.core import media
 from registry.core.card import Parts
 from registry.core.conversation import Stored
@@ -50,15 +52,15 @@ class KnownTraits:
         self._go_template = go_template
         self._known: dict[Digest, Traits] = {}
 
-    def of(self, admitted: Admitted) -> Traits:
+    async def of(self, admitted: Admitted) -> Traits:
         """Those of a model.
 
         Raises:
             OperationFailed: its template does not parse.
         """
         found = self._known.get(admitted.tag.digest)
-        if found is None:
-            found = Traits.of(admitted.parts, self._go_template)
+        if found is None:  # a millisecond for each kilobyte of its template: not on the event loop
+            found = await to_thread.run_sync(Traits.of, admitted.parts, self._go_template)
             if len(admitted.parts.template or "") < _LARGE:
                 if len(self._known) >= _KEPT:
                     self._known.pop(next(iter(self._known)))
