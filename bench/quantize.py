@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import os
 import resource
 import statistics
 import time
@@ -155,7 +156,7 @@ async def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--gib", type=float, default=2.0)
     parser.add_argument("--types", nargs="*", default=["Q8_0", "Q4_K_M"])
-    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     ask = parser.parse_args()
     library = find_engine().library
     assert library is not None, "the engine is not installed"

@@ -82,6 +82,7 @@ from registry.web.resources import not_found
 from registry.web.urls import own_names
 from registry.workers.engine import find_engine
 from registry.workers.local import local_node
+from registry.workers.machine import cores
 
 log = structlog.get_logger()
 _NS = 1_000_000_000
@@ -153,7 +154,7 @@ def _external(settings: Settings, row: Enlisted, changed: Callable[[], None]) ->
 
 def _workshop(settings: Settings) -> TensorProcesses:
     wanted = settings.conversion
-    return TensorProcesses(settings.data, wanted.threads, wanted.memory_bytes)
+    return TensorProcesses(settings.data, wanted.threads or cores(), wanted.memory_bytes)
 
 
 def _upload_limits(settings: Settings) -> UploadLimits:

@@ -140,7 +140,7 @@ class Conversion(BaseModel):
     """What converting and quantizing models may take; each runs in a process of its own."""
 
     jobs: int = Field(1, ge=1, le=64, description="models converted at once; others wait")
-    threads: int = Field(0, ge=0, le=1024, description="threads of one of them; 0: all processors")
+    threads: int = Field(0, ge=0, le=1024, description="threads of one of them; 0: all cores")
     memory_bytes: int = Field(2 << 30, ge=64 << 20, description="memory of one of them")
 
 

@@ -47,9 +47,9 @@ class TensorProcesses:
     def __init__(
         self, scratch: Path, threads: int, memory_bytes: int, *, engine: bool = True
     ) -> None:
-        """`threads` 0 takes all processors; `scratch` is for blobs that are in no local file."""
+        """Of so many threads each; `scratch` is for blobs that are in no local file."""
         self._scratch = scratch
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads
         self._memory_bytes = memory_bytes
         self._engine = engine
 
