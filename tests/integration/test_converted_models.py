@@ -239,6 +239,10 @@ BERT_TOKENS = {
     f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "pad", "unk", "mask")
 }
 XLM_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+BEGIN_END = {
+    "bos_token": "<|begin|>", "eos_token": "<|end|>", "cls_token": "<|begin|>",
+    "sep_token": "<|end|>", "add_bos_token": True, "add_eos_token": True,
+}  # fmt: skip
 TEXTS = ("hello world", "The quick brown fox jumps over the lazy dog, and more of it", "123")
 
 
@@ -250,12 +254,14 @@ def pooled(tiny: Tiny, pooling: str) -> Tiny:
 def encoders() -> dict[str, tuple[Tiny, str]]:
     words = with_tokenizer(bert(vocab_size=SIZES[WORDS]), WORDS, BERT_TOKENS)
     nomic = with_tokenizer(nomic_bert(vocab_size=SIZES[WORDS]), WORDS, BERT_TOKENS)
+    roberta = bert("RobertaModel", vocab_size=tokenizer_size("gpt-2"), pad_token_id=1)
     xlm = bert("XLMRobertaModel", vocab_size=SIZES[UNIGRAM], pad_token_id=1, type_vocab_size=1)
     return {
         "bert, mean": (pooled(words, "mean_tokens"), "mean"),
         "bert, first token": (pooled(words, "cls_token"), "cls"),
         "bert, last token": (pooled(words, "lasttoken"), "last"),
         "nomic-bert": (pooled(nomic, "mean_tokens"), "mean"),
+        "roberta": (pooled(with_tokenizer(roberta, "gpt-2", BEGIN_END), "mean_tokens"), "mean"),
         "qwen3 for embeddings": (
             pooled(over_bytes("Qwen3ForCausalLM", tie_word_embeddings=True), "lasttoken"),
             "last",

@@ -319,7 +319,7 @@ def _encoded(tiny: Tiny, ids: Sequence[int]) -> Array:
     x = weights["embeddings.word_embeddings.weight"][list(ids)]
     x = x + weights["embeddings.token_type_embeddings.weight"][0]
     if not nomic:
-        first = config["pad_token_id"] + 1 if "XLM" in config["architectures"][0] else 0
+        first = config["pad_token_id"] + 1 if "Roberta" in config["architectures"][0] else 0
         x = x + weights["embeddings.position_embeddings.weight"][first : first + n]
     x = norm(x, "emb_ln" if nomic else "embeddings.LayerNorm")
     for layer in range(config.get("num_hidden_layers") or config["n_layer"]):

@@ -1,4 +1,4 @@
-"""XLM-RoBERTa (bge-m3, e5). Source: spec inference-and-gguf 9.5."""
+"""RoBERTa and XLM-RoBERTa (bge-m3, e5). Source: spec inference-and-gguf 9.5."""
 
 from collections.abc import Iterator
 
@@ -26,7 +26,7 @@ def rules(config: Config) -> tuple[Rule, ...]:
 
 FAMILY = Family(
     name="bert",
-    classes=("XLMRobertaModel", "XLMRobertaForMaskedLM"),
+    classes=("XLMRobertaModel", "XLMRobertaForMaskedLM", "RobertaModel", "RobertaForMaskedLM"),
     keys=keys,
     rules=rules,
     prefixes=("roberta.",),
