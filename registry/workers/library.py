@@ -122,9 +122,8 @@ def check_url(url: str) -> str:
     Raises:
         RequestInvalid: it is none.
     """
-    text = url.strip().rstrip("/")
-    if "://" not in text:
-        text = f"http://{text}"
+    text = url.strip()
+    text = (text if "://" in text else f"http://{text}").rstrip("/")
     parts = urlsplit(text)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
         raise RequestInvalid(f"not the URL of a library: {url[:200]!r}")
