@@ -33,6 +33,7 @@ _TEMPORARY = re.compile(r"(?:trash-|link-|manifest-)?[0-9a-f]{32}")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _FALLOCATE = getattr(_LIBC, "fallocate64", None) or getattr(_LIBC, "fallocate", None)
 _SYNC_RANGE = getattr(_LIBC, "sync_file_range", None)
+SYNC_FILE_SYSTEM = getattr(_LIBC, "syncfs", None)
 
 
 class Run:
@@ -112,10 +113,20 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def begin_writeback(descriptor: int) -> None:
-    """Ask the kernel to begin writing a file to the disk; does not wait for it."""
-    if _SYNC_RANGE is not None:
-        _SYNC_RANGE(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
+def sync_file_system(folder: Path) -> bool:
+    """Make all that was written on the file system of `folder` durable; False: not offered here."""
+    if SYNC_FILE_SYSTEM is None:
+        return False
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if SYNC_FILE_SYSTEM(descriptor) == 0:
+            return True
+        code = ctypes.get_errno()
+    finally:
+        os.close(descriptor)
+    if code == errno.ENOSYS:
+        return False
+    raise OSError(code, os.strerror(code))
 
 
 def free_bytes(folder: Path) -> int:

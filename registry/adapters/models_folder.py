@@ -13,7 +13,8 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from registry.adapters.fs_small import sync_files, sync_folders, write_whole
+from registry.adapters.fs_files import sync_file_system
+from registry.adapters.fs_small import sync_each, write_whole
 from registry.adapters.os_errors import os_errors
 from registry.core.names import ModelName
 from registry.ports.catalog import FolderChange
@@ -46,11 +47,11 @@ class FolderOnDisk:
 
     def sync(self, changes: Sequence[FolderChange]) -> None:
         """See `ModelsFolder.sync`: the files, then each folder above them once."""
-        paths = [self._path(change.name) for change in changes if change.name.is_valid]
         with os_errors():
-            sync_files(paths)
-            above = [folder for path in paths for folder in list(path.parents)[: _DEPTH + 1]]
-            sync_folders(dict.fromkeys(above))
+            if not sync_file_system(self._incoming):
+                paths = [self._path(change.name) for change in changes if change.name.is_valid]
+                above = [folder for path in paths for folder in list(path.parents)[: _DEPTH + 1]]
+                sync_each(dict.fromkeys([*paths, *above]))
 
     async def names(self) -> list[ModelName]:
         """See `ModelsFolder`."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from registry.adapters import fs_files
 from registry.adapters.blobs_fs import FileBlobStore
 from registry.core.digest import Digest
 from registry.core.errors import OperationFailed, StorageFull
@@ -23,17 +24,47 @@ def test_putting_writes_all_and_syncs_none(tmp_path: Path, syncs: Syncs) -> None
     store.put(CONTENTS)
     assert blobs(tmp_path) == CONTENTS
     assert os.listdir(tmp_path / "incoming") == []
+    assert syncs.paths == syncs.whole == []
+    store.close()
+
+
+def test_a_sync_is_of_the_whole_file_system(tmp_path: Path, syncs: Syncs) -> None:
+    store = FileBlobStore(tmp_path)
+    store.put(CONTENTS)
+    store.sync(list(CONTENTS))
+    assert syncs.whole == [tmp_path / "blobs"]
     assert syncs.paths == []
     store.close()
 
 
-def test_a_sync_is_of_every_file_and_then_of_the_folder(tmp_path: Path, syncs: Syncs) -> None:
+def test_else_it_is_of_every_file_and_then_of_the_folder(tmp_path: Path, syncs: Syncs) -> None:
+    syncs.offers_whole = False
     store = FileBlobStore(tmp_path)
     store.put(CONTENTS)
     keys = list(CONTENTS)
     store.remove(keys.pop())
     store.sync([*keys, "no-key"])
     assert syncs.paths == [*(tmp_path / "blobs" / key for key in keys), tmp_path / "blobs"]
+    store.close()
+
+
+@pytest.mark.parametrize("offers_whole", [True, False])
+def test_a_sync_that_fails_is_told(tmp_path: Path, syncs: Syncs, offers_whole: bool) -> None:
+    syncs.offers_whole, syncs.fails_with = offers_whole, 5
+    store = FileBlobStore(tmp_path)
+    store.put(CONTENTS)
+    with pytest.raises(OperationFailed):
+        store.sync(list(CONTENTS))
+    store.close()
+
+
+def test_a_system_without_the_call_is_synced_by_file(
+    tmp_path: Path, syncs: Syncs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fs_files, "SYNC_FILE_SYSTEM", None)
+    store = FileBlobStore(tmp_path)
+    store.sync([])
+    assert syncs.paths == [tmp_path / "blobs"]
     store.close()
 
 

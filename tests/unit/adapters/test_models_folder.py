@@ -36,7 +36,7 @@ def test_changes_are_applied_in_order_and_not_synced(data: Path, syncs: Syncs) -
         "registry.ollama.ai/t/b/v2": b"4",
     }
     assert list((data / "incoming").iterdir()) == []
-    assert syncs.paths == []
+    assert syncs.paths == syncs.whole == []
 
 
 def test_the_last_tag_takes_its_folders_along(data: Path) -> None:
@@ -55,7 +55,16 @@ def test_names_that_ollama_cannot_have_are_left_out(data: Path) -> None:
     assert not (data / "manifests").exists()
 
 
-def test_a_sync_is_of_the_files_and_each_folder_above_once(data: Path, syncs: Syncs) -> None:
+def test_a_sync_is_of_the_whole_file_system(data: Path, syncs: Syncs) -> None:
+    folder = FolderOnDisk(data)
+    folder.apply([change("a", b"1")])
+    folder.sync([change("a", b"1")])
+    assert [path.stat().st_dev for path in syncs.whole] == [data.stat().st_dev]
+    assert syncs.paths == []
+
+
+def test_else_it_is_of_the_files_and_each_folder_above_once(data: Path, syncs: Syncs) -> None:
+    syncs.offers_whole = False
     folder = FolderOnDisk(data)
     changes = [change("a", b"1"), change("b", b"2")]
     folder.apply(changes)
@@ -67,6 +76,7 @@ def test_a_sync_is_of_the_files_and_each_folder_above_once(data: Path, syncs: Sy
 
 
 def test_the_sync_of_a_removal_is_of_the_folders_that_are_left(data: Path, syncs: Syncs) -> None:
+    syncs.offers_whole = False
     folder = FolderOnDisk(data)
     folder.apply([change("a", b"1"), change("b", b"2"), change("a", None)])
     folder.sync([change("a", None)])

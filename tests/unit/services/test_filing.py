@@ -41,9 +41,11 @@ async def test_a_create_is_answered_with_files_written_and_none_synced(
         await lib.base()
         await lib.housekeeping.finish()
         syncs.paths.clear()
+        syncs.whole.clear()
         await layered(lib)
         assert str(Digest.of(b"Be brief.")) in lib.files()
         assert TAG in lib.tag_files()
+        assert syncs.whole == []
         assert [path for path in syncs.paths if path.is_relative_to(tmp_path / "blobs")] == []
         assert await due(lib) == (1, 1)  # the text; the tag
 
@@ -52,6 +54,7 @@ async def test_what_is_forgotten_was_synced(tmp_path: Path, syncs: Syncs) -> Non
     async with library(tmp_path) as lib:
         await lib.base()
         await layered(lib)
+        syncs.offers_whole = False
         await lib.housekeeping.finish()
         assert await due(lib) == (0, 0)
         blobs = tmp_path / "blobs"
