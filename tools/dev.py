@@ -16,6 +16,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 
@@ -23,6 +24,11 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 LOCK = ROOT / "requirements.lock"
+ENGINE = "xllamacpp"
+NO_ENGINE = (
+    "the inference engine could not be installed on this machine: the library works without it, "
+    "and can run models by a llama-server program (REGISTRY_WORKER__ENGINE) or on other machines"
+)
 
 
 def setup() -> None:
@@ -37,9 +43,29 @@ def setup() -> None:
     if not (BIN / "python").exists() and not (BIN / "python.exe").exists():
         venv.create(VENV, with_pip=True)
     pip = [str(BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--require-hashes", "--only-binary=:all:", "-r", str(LOCK)], check=True)
+    locked = [*pip, "--require-hashes", "--only-binary=:all:", "-r"]
+    library, engine = parts(LOCK.read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        names = Path(folder, "library.txt"), Path(folder, "engine.txt")
+        names[0].write_text(library)
+        names[1].write_text(engine)
+        subprocess.run([*locked, str(names[0])], check=True)
+        if subprocess.run([*locked, str(names[1])], check=False).returncode:
+            print(NO_ENGINE, file=sys.stderr)
     subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], check=True)
     stamp.write_text(wanted)
+
+
+def parts(lock: str) -> tuple[str, str]:
+    """The lock file without the engine, and the engine: not every machine has a build of that."""
+    library: list[str] = []
+    engine: list[str] = []
+    into = library
+    for line in lock.splitlines(keepends=True):
+        if not line.startswith((" ", "#")):
+            into = engine if line.startswith(f"{ENGINE}==") else library
+        into.append(line)
+    return "".join(library), "".join(engine)
 
 
 def test(args: list[str]) -> int:
