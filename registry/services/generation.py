@@ -33,7 +33,7 @@ from registry.services.embedding import Inputs, comes_raw, embedded
 from registry.services.formats import schema_of
 from registry.services.inference import Admitted
 from registry.services.jobs import Job, Stage, Watch, conversation, thoughts
-from registry.services.loading import Mode, load_spec
+from registry.services.loading import Mode
 from registry.services.passing import passed_on
 from registry.services.routing import Router
 from registry.services.traits import KnownTraits, Traits
@@ -134,7 +134,7 @@ class Generation:
         began = self._clocks.ticks()
         traits = await self._traits.of(admitted)
         options = self._options(admitted, traits, wish.options)
-        spec = load_spec(admitted.tag, parts, options, traits.rendering.mode, self._settings)
+        spec = traits.spec(admitted, options, traits.rendering.mode, self._settings)
         messages = conversation(admitted, traits.stored, wish)
         missing = sorted(media_of(messages) - traits.capabilities)
         if missing:
@@ -209,7 +209,7 @@ class Generation:
         if "embedding" not in traits.capabilities:
             raise RequestInvalid(f"{quote(admitted.ask.model[:700])} does not support embeddings")
         options = self._options(admitted, traits, sent)
-        return load_spec(admitted.tag, admitted.parts, options, Mode.NATIVE, self._settings)
+        return traits.spec(admitted, options, Mode.NATIVE, self._settings)
 
     async def _embed(
         self, admitted: Admitted, inputs: Inputs, wished: int | None

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from registry.core.card import Parts
+from registry.core.digest import Digest
 from registry.core.errors import Forbidden, ModelUnknown, RequestInvalid
 from registry.core.gotext import quote
 from registry.core.modelref import ModelReference, NameRequired, Source, parse_reference
@@ -24,6 +25,7 @@ from registry.services.models import Models
 CLOUD_INFERENCE = "ollama cloud is disabled: remote model is unavailable"
 CLOUD_DETAILS = "ollama cloud is disabled: remote model details are unavailable"
 _CLOUD_HOST = "ollama.com"
+_KEPT = 4096
 _SHOWN = 700
 """So much of a name errors quote: valid ones are shorter, but white space around them is not."""
 
@@ -79,6 +81,7 @@ class Inference:
 
     def __init__(self, models: Models) -> None:
         self._models = models
+        self._capabilities: dict[Digest, list[str]] = {}
 
     def reference(self, ask: Ask) -> ModelReference:
         """The checks that need the name alone.
@@ -124,7 +127,7 @@ class Inference:
             self._check_stub(ask, reference, parts.config.remote_host)
         if ask.unload:
             return admitted
-        self._check_generation(ask, parts, str(tag.model))
+        self._check_generation(ask, self._can(tag, parts), str(tag.model))
         self._check_options(ask, parts)
         return admitted
 
@@ -148,8 +151,16 @@ class Inference:
             raise RequestInvalid("this server cannot run this remote model")
         raise Forbidden(CLOUD_INFERENCE)
 
-    def _check_generation(self, ask: Ask, parts: Parts, full_name: str) -> None:
-        capabilities = parts.capabilities(look_into_gguf=True)
+    def _can(self, tag: Tag, parts: Parts) -> list[str]:
+        """The capabilities of a model; manifests never change, so they are remembered."""
+        found = self._capabilities.get(tag.digest)
+        if found is None:
+            if len(self._capabilities) >= _KEPT:
+                self._capabilities.clear()
+            found = self._capabilities[tag.digest] = parts.capabilities(look_into_gguf=True)
+        return found
+
+    def _check_generation(self, ask: Ask, capabilities: list[str], full_name: str) -> None:
         if ask.purpose is Purpose.GENERATE:
             if "image" in capabilities:
                 raise RequestInvalid("image generation models are not currently supported")

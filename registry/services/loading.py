@@ -21,6 +21,8 @@ from registry.settings import Worker as WorkerSettings
 
 HARMONY = frozenset({"gptoss", "gpt-oss"})
 """Families whose models write a format of their own."""
+RUNNER_OPTIONS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap")
+"""The options that decide what is loaded."""
 _NUM_BATCH = 512
 _EMBEDDING_NUM_BATCH = 2048
 _MOST_LAYERS = 10_000

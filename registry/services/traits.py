@@ -4,7 +4,7 @@ Source: spec ollama-api 7.4, 17.1, 17.3.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from anyio import to_thread
@@ -13,22 +13,42 @@ from registry.core import media
 from registry.core.card import Parts
 from registry.core.conversation import Stored
 from registry.core.digest import Digest
+from registry.ports.workers import LoadSpec
 from registry.services.inference import Admitted
-from registry.services.loading import Rendering, rendering
+from registry.services.loading import RUNNER_OPTIONS, Mode, Rendering, load_spec, rendering
+from registry.settings import Worker
 
 _KEPT = 256
+_SPECS = 64
 _LARGE = 1 << 16
 """Templates from this length on are parsed each time: their trees take a hundred times as much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """How prompts are made, what the model can do, and what it brings along."""
+    """How prompts are made, what the model can do, and what it brings along.
+
+    `specs` are those made so far, by name and the options that they depend on.
+    """
 
     rendering: Rendering
     capabilities: frozenset[str]
     stored: Stored
     parameters: Mapping[str, Any]
+    specs: dict[Any, LoadSpec] = field(default_factory=dict, compare=False)
+
+    def spec(
+        self, admitted: Admitted, options: Mapping[str, Any], mode: Mode, settings: Worker
+    ) -> LoadSpec:
+        """What is loaded for a request; see `load_spec`."""
+        wanted = (admitted.tag.model, mode, *(options.get(name) for name in RUNNER_OPTIONS))
+        found = self.specs.get(wanted)
+        if found is None:
+            if len(self.specs) >= _SPECS:
+                self.specs.clear()
+            found = load_spec(admitted.tag, admitted.parts, options, mode, settings)
+            self.specs[wanted] = found
+        return found
 
     @classmethod
     def of(cls, parts: Parts, go_template: str) -> "Traits":
