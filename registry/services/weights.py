@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from anyio import CancelScope
 
 from registry.core import media
+from registry.core.architectures import warning
 from registry.core.card import Parts
 from registry.core.convert.files import (
     ADAPTER_CONFIG,
@@ -142,9 +143,10 @@ class Weights:
             yield Status("parsing GGUF")
             work.check()
             blob = await self.file(files[name], work.permit)
-            layer = await self._gguf_layer(name, blob, media_type)
-            assert layer.facts is not None
-            shard = Shard(name, blob.digest, layer.facts)
+            layer, facts = await self._gguf_layer(name, blob, media_type)
+            if layer.media_type == media.MODEL and (text := _remark(facts)):
+                yield Status(text)
+            shard = Shard(name, blob.digest, facts)
             group = group_of(shard, layer.media_type)
             if group is None:
                 work.layers.append(layer)
@@ -169,11 +171,12 @@ class Weights:
                 yield event
         work.layers.append(_new_layer(group.media_type, made[0]))
 
-    async def _gguf_layer(self, name: str, blob: Blob, media_type: str) -> Layer:
+    async def _gguf_layer(self, name: str, blob: Blob, media_type: str) -> tuple[Layer, Facts]:
         facts = await self._facts(blob)
         kind = media_type if media_type == media.DRAFT else facts.media_type
         keeps_name = kind != media.MODEL or facts.has_embedded_parts
-        return Layer(Descriptor(kind, blob.digest, blob.size, name if keeps_name else ""), facts)
+        descriptor = Descriptor(kind, blob.digest, blob.size, name if keeps_name else "")
+        return Layer(descriptor, facts), facts
 
     async def _facts(self, blob: Blob) -> Facts:
         known = await self._catalog.read(lambda tx: tx.facts(blob.digest))
@@ -321,6 +324,11 @@ def _advance(order: Order, conversion: Conversion) -> Advance:
         text = texts.get(order.kind, "converting model")
     digest = max(order.files, key=lambda file: file[0].endswith((".safetensors", ".gguf")))[1]
     return Advance(text, digest, conversion.total, conversion.done)
+
+
+def _remark(facts: Facts) -> str:
+    """What to say about a model's architecture, if anything; later shards of a model have none."""
+    return warning(facts.architecture) if "general.architecture" in facts.values else ""
 
 
 def _new_layer(media_type: str, made: Converted) -> Layer:

@@ -21,7 +21,7 @@ from registry.tensors.engine import find_engine
 from tests.support.gguf_source import read
 from tests.support.library import Library, library
 from tests.support.slow_workshop import SlowWorkshop
-from tests.support.weighty import gguf_of, model, parts, shards
+from tests.support.weighty import entry, gguf_of, model, parts, shards
 
 pytestmark = pytest.mark.anyio
 needs_engine = pytest.mark.skipif(find_engine().library is None, reason="no engine")
@@ -168,6 +168,13 @@ async def test_shards_quantized_have_the_bytes_of_the_whole_quantized(lib: Libra
     await lib.make("split", files=files, quantize="q4_K_M")
     await lib.make("whole", files={"m.gguf": await lib.put(model())}, quantize="q4_K_M")
     assert await model_digest(lib, "split") == await model_digest(lib, "whole")
+
+
+async def test_a_model_that_no_engine_is_known_to_run_is_kept_with_a_remark(lib: Library) -> None:
+    odd = gguf_of([("general.architecture", entry("nonesuch"))], {})
+    said = await lib.make("m", files={"m.gguf": await lib.put(odd)})
+    assert said[1].startswith('unknown architecture "nonesuch": kept as it is')
+    assert said[-1] == "success"
 
 
 async def test_a_shard_that_is_missing_or_of_another_model_is_told(lib: Library) -> None:
