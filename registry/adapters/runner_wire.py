@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from typing import cast
-from typing import cast
 
 import httptools
 
@@ -23,19 +22,19 @@ _CONNECT_S = 10.0
 class RunnerWire:
     """Requests to one runner. `address` is a socket's path, or a host and a port.
 
-    `stalled` is called when the runner is there no more for us: nobody listens, or nothing came for
-    too long.
+    `broken` is called when the runner is there no more for us: nobody listens, an answer broke off,
+    or nothing came for too long.
     """
 
     def __init__(
         self,
         address: str | tuple[str, int],
         api_key: str,
-        stalled: Callable[[], None] = lambda: None,
+        broken: Callable[[], None] = lambda: None,
         stall_s: float = STALL_S,
     ) -> None:
         self.address = address
-        self._stalled = stalled
+        self._broken = broken
         self._stall_s = stall_s
         self._head = (
             f"Host: runner\r\nAuthorization: Bearer {api_key}\r\n"
@@ -49,7 +48,7 @@ class RunnerWire:
             WorkerLost: nobody listens, or the connection broke before the status came.
         """
         loop = asyncio.get_running_loop()
-        reply = RunnerReply(loop, self._stall_s, self._stalled)
+        reply = RunnerReply(loop, self._stall_s, self._broken)
         try:
             async with asyncio.timeout(_CONNECT_S):
                 if isinstance(self.address, str):
@@ -57,7 +56,7 @@ class RunnerWire:
                 else:
                     await loop.create_connection(lambda: reply, *self.address)
         except OSError as error:  # TimeoutError is one too
-            self._stalled()
+            self._broken()
             raise WorkerLost from error
         head = f"{method} {path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n"
         try:
@@ -73,7 +72,7 @@ class RunnerReply(asyncio.Protocol):
     """An answer while it arrives. Not more than some 256 KiB of it are held."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, stall_s: float, stalled: Callable[[], None]
+        self, loop: asyncio.AbstractEventLoop, stall_s: float, broken: Callable[[], None]
     ) -> None:
         self.status = 0
         self._loop = loop
@@ -84,9 +83,10 @@ class RunnerReply(asyncio.Protocol):
         self._paused = False
         self._complete = False
         self._lost = False
+        self._closed = False
         self._waiter: asyncio.Future[None] | None = None
         self._stall_s = stall_s
-        self._stalled = stalled
+        self._broken = broken
         self._seen = loop.time()
         self._watch = loop.call_later(stall_s, self._look)
 
@@ -140,12 +140,13 @@ class RunnerReply(asyncio.Protocol):
 
     async def close(self) -> None:
         """Let go; an answer that is not complete is stopped by it."""
+        self._closed = True
         self._watch.cancel()
         if self._transport is not None:
             self._transport.abort()
 
     async def _wait(self) -> None:
-        if self._lost:
+        if self._lost or self._closed:
             raise WorkerLost
         self._waiter = self._loop.create_future()
         try:
@@ -162,9 +163,14 @@ class RunnerReply(asyncio.Protocol):
         if silent < self._stall_s or self._paused:
             self._watch = self._loop.call_later(max(1.0, self._stall_s - silent), self._look)
             return
-        self._lost = True
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """The answer will not be complete: tell who waits for it, and the runner's owner."""
+        if not self._lost and not self._closed:
+            self._lost = True
+            self._broken()
         self._wake()
-        self._stalled()
 
     # --- what asyncio calls
 
@@ -178,7 +184,7 @@ class RunnerReply(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self._lost = True
+            self._give_up()
         if self._held > _HIGH and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
@@ -187,8 +193,8 @@ class RunnerReply(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever waits is told, if the body's end had not come."""
         self._watch.cancel()
-        self._lost = self._lost or not self._complete
-        self._wake()
+        if not self._complete:
+            self._give_up()
 
     # --- what the parser calls
 

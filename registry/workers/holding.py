@@ -31,6 +31,8 @@ class Held:
         self.pinned = False
         self.busy = 0
         self.gone = asyncio.Event()
+        self.stopped = False
+        """We have ended it, or are about to."""
         self.leaving = False
         """Others need its room: nobody new is let in."""
         self._visitors = 0

@@ -66,7 +66,7 @@ class Node:
 
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
-        self._starter = Starter(config.settings, config.engine)
+        self._starter = Starter(config.settings, config.engine, self._break)
         self._held: dict[str, Held] = {}
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -269,19 +269,26 @@ class Node:
         async def watch() -> None:
             assert held.child is not None
             code = await held.child.wait()
-            if not held.gone.is_set():
+            if not held.stopped:
                 log.warning(
                     "a runner ended unexpectedly",
                     model=str(held.spec.name),
                     code=code,
                     reason=held.child.log.reason,
                 )
-                self._forget(held)
+            self._forget(held)
 
         self._task(watch())
 
+    def _break(self, held: Held) -> None:
+        """Nobody gets a lease on what is dead or hangs, though its process be not buried yet."""
+        if held.child is not None and not held.stopped:
+            self._forget(held)
+            held.child.kill()
+
     def _dismiss(self, held: Held) -> None:
         """End a runner, busy or not."""
+        held.stopped = True
         self._forget(held)
         if held.child is not None:
             task = asyncio.create_task(self._starter.stop(held))

@@ -6,6 +6,8 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from registry.adapters.runner_wire import RunnerWire
@@ -20,7 +22,7 @@ from registry.workers.launch import (
     runner_settings,
     server_arguments,
 )
-from registry.workers.processes import Child, Start, launch
+from registry.workers.processes import Start, launch
 
 _SOURCES = Path(__file__).resolve().parent.parent.parent
 _LONGEST = 60
@@ -28,9 +30,15 @@ _LONGEST = 60
 
 
 class Starter:
-    """Starts runners of one engine; sockets lie in a folder that is ours alone."""
+    """Starts runners of one engine; sockets lie in a folder that is ours alone.
 
-    def __init__(self, settings: WorkerSettings, engine: Engine) -> None:
+    `broken` is called with a runner that is there no more, though nobody has stopped it.
+    """
+
+    def __init__(
+        self, settings: WorkerSettings, engine: Engine, broken: Callable[[Held], None]
+    ) -> None:
+        self._broken = broken
         self._settings = settings
         self._engine = engine
         self._threads = settings.threads or machine.cores()
@@ -53,13 +61,7 @@ class Starter:
             self._settings.cache_type,
             self._settings.flash_attention,
         )
-        running: list[Child] = []
-
-        def stalled() -> None:
-            for child in running:
-                child.kill()
-
-        wire = RunnerWire(place.socket, place.api_key, stalled)
+        wire = RunnerWire(place.socket, place.api_key, partial(self._broken, held))
         options = held.spec.options
         settings = runner_settings(files, options, place)
         if self._engine.program:
@@ -69,9 +71,8 @@ class Starter:
                 "api_key": place.api_key,
             }
         timeout_s = self._settings.load_timeout_s
-        child = await launch(Start(settings, self._environment, wire, timeout_s))
-        running.append(child)
-        held.child, held.wire = child, wire
+        held.child = await launch(Start(settings, self._environment, wire, timeout_s))
+        held.wire = wire
 
     async def stop(self, held: Held) -> None:
         """End a runner and take its socket away."""

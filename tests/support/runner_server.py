@@ -38,8 +38,10 @@ def chunked(*chunks: bytes, cut: bool = False, pause_s: float = 0.0) -> Script:
 
 
 @asynccontextmanager
-async def runner(folder: Path, script: Script, stall_s: float = 5.0) -> AsyncIterator[RunnerWire]:
-    """A wire to a server that plays the script to everybody."""
+async def runner(
+    folder: Path, script: Script, told: list[int] | None = None, *, stall_s: float = 5.0
+) -> AsyncIterator[RunnerWire]:
+    """A wire to a server that plays the script to everybody; `told` hears when it breaks."""
     path = str(folder / "r.sock")
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -57,9 +59,9 @@ async def runner(folder: Path, script: Script, stall_s: float = 5.0) -> AsyncIte
             writer.close()
 
     server = await asyncio.start_unix_server(serve, path)
-    stalls: list[int] = []
+    breaks: list[int] = [] if told is None else told
     try:
-        yield RunnerWire(path, KEY, lambda: stalls.append(1), stall_s)
+        yield RunnerWire(path, KEY, lambda: breaks.append(1), stall_s)
     finally:
         server.close()
         await server.wait_closed()

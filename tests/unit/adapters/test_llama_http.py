@@ -253,7 +253,8 @@ async def test_closing_an_answer_closes_its_connection(tmp_path: Path) -> None:
 async def test_giving_the_lease_back_closes_what_still_runs(tmp_path: Path) -> None:
     script = chunked(*[event(content="a")] * 1000, pause_s=0.005)
     given: list[float | None] = []
-    async with runner(tmp_path, script) as wire:
+    told: list[int] = []
+    async with runner(tmp_path, script, told) as wire:
         running = lease(wire, given)
         answer = running.complete({"prompt": "x"})
         await anext(answer)
@@ -261,6 +262,7 @@ async def test_giving_the_lease_back_closes_what_still_runs(tmp_path: Path) -> N
         assert await gone(script)
         await answer.aclose()
     assert given == [3.0]
+    assert told == []  # it was us
 
 
 async def gone(script: Script) -> bool:
@@ -273,10 +275,24 @@ async def gone(script: Script) -> bool:
 
 async def test_silence_for_too_long_is_the_end(tmp_path: Path) -> None:
     script = chunked(event(content="a"), event(content="b"), pause_s=3.0)
-    async with runner(tmp_path, script, stall_s=0.05) as wire:
+    told: list[int] = []
+    async with runner(tmp_path, script, told, stall_s=0.05) as wire:
         with pytest.raises(WorkerLost):
             async for _ in lease(wire).complete({"prompt": "x"}):
                 pass
+    assert told == [1]
+
+
+@pytest.mark.parametrize("script", [chunked(event(content="a"), cut=True), Script([])])
+async def test_an_answer_that_breaks_off_is_told_to_the_runners_owner(
+    tmp_path: Path, script: Script
+) -> None:
+    told: list[int] = []
+    async with runner(tmp_path, script, told) as wire:
+        with pytest.raises(WorkerLost):
+            async for _ in lease(wire).complete({"prompt": "x"}):
+                pass
+    assert told == [1]
 
 
 async def test_a_slow_reader_is_waited_for(tmp_path: Path) -> None:

@@ -188,8 +188,8 @@ async def test_a_runner_that_is_killed_loses_its_answer_and_is_loaded_anew(shelf
             async for piece in running.complete({"prompt": "Hi\n", "temperature": 0}):
                 if "w3" in piece.content:
                     os.kill(runner_pid(worker), signal.SIGKILL)
+        assert names(worker) == []  # at once: no other gets a lease on a dead one
         await running.release(None)
-        await eventually(lambda: names(worker) == [])
         again = await worker.acquire(spec)
         assert again.load_ns > 0
         assert await said(again, n_predict=2) == " w0 w1"
