@@ -98,6 +98,9 @@ DECODERS: dict[str, Callable[[], Tiny]] = {
     "gemma": lambda: over_pieces("GemmaForCausalLM"),
     "gemma2": lambda: over_pieces("Gemma2ForCausalLM"),
     "gemma3": lambda: over_pieces("Gemma3ForCausalLM"),
+    "gemma3, linear rope": lambda: over_pieces(
+        "Gemma3ForCausalLM", rope_scaling={"rope_type": "linear", "factor": 8.0}
+    ),
     "phi3": lambda: over_bytes("Phi3ForCausalLM"),
     "phi3, long": lambda: over_bytes(
         "Phi3ForCausalLM", original_max_position_embeddings=64, rope_scaling=LONG

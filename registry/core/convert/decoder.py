@@ -45,11 +45,14 @@ class Sizes:
         return cls(layers, width, inner, heads, kv_heads, head)
 
 
-def size_keys(config: Config) -> Iterator[KeyValue]:
-    """The sizes of a decoder."""
+CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx")
+
+
+def size_keys(config: Config, context: tuple[str, ...] = CONTEXT) -> Iterator[KeyValue]:
+    """The sizes of a decoder; `context` are the spellings of its longest text."""
     sizes = Sizes.of(config)
     yield u32("block_count", sizes.layers)
-    yield u32("context_length", config.count("max_position_embeddings", "n_positions", "n_ctx"))
+    yield u32("context_length", config.count(*context))
     yield u32("embedding_length", sizes.width)
     yield u32("feed_forward_length", sizes.inner)
     yield u32("attention.head_count", sizes.heads)

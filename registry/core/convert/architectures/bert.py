@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from registry.core.convert.config import Config
 from registry.core.convert.decoder import Sizes
+from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.family import GELU, Cut, Family, Rule, TokenizerNotes
 from registry.core.convert.plan import KeyValue, f32, flag, u32
 
@@ -12,7 +13,13 @@ HEADS = ("pooler.", "position_ids", "cls.", "lm_head.")
 
 
 def keys(config: Config, context: int | None = None) -> Iterator[KeyValue]:
-    """An encoder's keys; `context` is the number of positions if the config says it otherwise."""
+    """An encoder's keys; `context` is the number of positions if the config says it otherwise.
+
+    Raises:
+        CheckpointInvalid: positions that are no table.
+    """
+    if config.text("position_embedding_type", default="absolute") != "absolute":
+        raise CheckpointInvalid(f"{config.file}: position_embedding_type is not supported")
     sizes = Sizes.of(config)
     yield u32("block_count", sizes.layers)
     yield u32("context_length", context or config.count("max_position_embeddings"))

@@ -17,7 +17,7 @@ def keys(config: Config) -> Iterator[KeyValue]:
     """
     if config.flag("use_qk_norm", False):
         raise CheckpointInvalid(f"{config.file}: use_qk_norm is not supported")
-    yield from size_keys(config)
+    yield from size_keys(config, ("model_max_length", "max_position_embeddings"))
     yield f32("attention.layer_norm_epsilon", config.number("layer_norm_eps", default=1e-5))
     yield f32("logit_scale", config.number("logit_scale"))
     yield from rope_keys(config)

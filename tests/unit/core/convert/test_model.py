@@ -192,6 +192,12 @@ def test_the_text_part_of_a_model_that_sees_is_converted_with_a_warning(name: st
     assert "1 tensors vision_tower." in made.warnings[0]
 
 
+def test_command_r_knows_longer_texts_than_it_has_positions() -> None:
+    assert keys(decoder("CohereForCausalLM"))["command-r.context_length"] == 256
+    longer = decoder("CohereForCausalLM", model_max_length=512)
+    assert keys(longer)["command-r.context_length"] == 512
+
+
 def test_phi3s_longrope_is_two_tensors_and_a_factor() -> None:
     scaling = {"type": "longrope", "long_factor": [2.0] * 8, "short_factor": [1.0] * 8}
     tiny = decoder("Phi3ForCausalLM", rope_scaling=scaling, original_max_position_embeddings=64)
@@ -416,6 +422,10 @@ FAULTS: dict[str, tuple[Tiny, str]] = {
     "every third layer without rope": (
         decoder("SmolLM3ForCausalLM", no_rope_layer_interval=3),
         "no_rope_layer_interval is not supported",
+    ),
+    "positions that are no table": (
+        bert(vocab_size=320, position_embedding_type="relative_key"),
+        "position_embedding_type is not supported",
     ),
     "norms of queries": (
         decoder("CohereForCausalLM", use_qk_norm=True),
