@@ -310,12 +310,11 @@ async def test_two_who_want_the_same_share_one_job_and_one_may_leave(slow: Slow)
 async def test_others_wait_for_their_turn(slow: Slow) -> None:
     lib, workshop = slow
     files = {"m.gguf": await lib.put(model())}
-    tasks = [
-        asyncio.create_task(collect(lib, name, files=files, quantize=name))
-        for name in ("q8_0", "q4_0", "q4_1")
-    ]
-    await workshop.half_way.wait()
-    await asyncio.sleep(0.25)
+    tasks = []
+    for name in ("q8_0", "q4_0", "q4_1"):
+        tasks.append(asyncio.create_task(collect(lib, name, files=files, quantize=name)))
+        await workshop.half_way.wait()
+    await asyncio.sleep(1)
     workshop.go_on.set()
     said = [[event.text for event in events] for events in await asyncio.gather(*tasks)]
     waited = ["waiting for another conversion to finish" in texts for texts in said]
