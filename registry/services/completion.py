@@ -164,5 +164,7 @@ class _Completion:
             text = {"prompt_string": prompt.text, "multimodal_data": data}
         body = {"prompt": text, **self._job.sampling.body()}
         body |= {"json_schema": schema} if schema is not None else {}
+        marks = [*(self._job.tags or ()), *self._teller.marks]
+        body |= {"preserved_tokens": marks} if marks else {}
         body |= {"n_probs": max(wish.top_logprobs, 1)} if wish.logprobs else {}
         return body

@@ -29,16 +29,19 @@ def call_id() -> str:
 class Teller:
     """Tells a runner's text apart by what the model's template shows.
 
-    `begun` says that the prompt ended in the opening tag.
+    `begun` says that the prompt ended in the opening tag. `marks` are texts that tell a tool call,
+    which the engine must not swallow.
     """
 
     def __init__(self, job: Job, *, begun: bool) -> None:
         tags = job.tags
         self._thinking = ThinkingParser(*tags, begun=begun) if tags else None
         self._tools: ToolCallParser | None = None
+        self.marks: list[str] = []
         if job.tools and job.rendering.template is not None:
             marker = job.rendering.template.tool_marker
             self._tools = ToolCallParser(marker, job.tool_names, call_id)
+            self.marks = _marks(marker)
         self._top = job.wish.top_logprobs
         self.made_tool_calls = False
 
@@ -68,6 +71,15 @@ class Teller:
         self.made_tool_calls |= bool(parsed.calls)
         rest = self._tools.finish()
         return Delta(parsed.content + rest.content, told.thinking, parsed.calls)
+
+
+def _marks(marker: str) -> list[str]:
+    """What must be printed though it may be a special token: the marker, or how it begins."""
+    if marker in {"{", "["}:
+        return []
+    closing = {"<": ">", "[": "]"}.get(marker[:1])
+    end = marker.find(closing) if closing else -1
+    return [marker[: end + 1] if end > 0 else marker]
 
 
 class CallCollector:

@@ -8,8 +8,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.support.scripted_model import scripted_model
 from tests.support.server import running
-from tests.support.talkers import HELLO, TOOL, put_all
+from tests.support.talkers import GO, HELLO, TOOL, put, put_all
 
 pytestmark = pytest.mark.engine
 
@@ -167,6 +168,16 @@ def test_tool_calls_come_whole(client: httpx2.Client, kind: str) -> None:
     prompt = told["_debug_info"]["rendered_template"]
     assert '{"name": "get_weather", "arguments": {"city":' in prompt
     assert "22 degrees" in prompt
+
+
+def test_a_marker_that_is_a_special_token_is_not_swallowed(client: httpx2.Client) -> None:
+    script = ["Well.", "<|im_start|>", '{"name": "get_weather", "arguments": {}}']
+    template = GO.replace("<tool_call>", "<|im_start|>")
+    put(client, "marked", scripted_model(script, chat_template=""), template=template)
+    wish = {"messages": [USER], "tools": [TOOL], "think": False}
+    message = ask(client, "/api/chat", "marked", **wish)["message"]
+    assert message["content"] == "Well."
+    assert message["tool_calls"][0]["function"]["name"] == "get_weather"
 
 
 @pytest.mark.parametrize("kind", ["go", "jinja"])

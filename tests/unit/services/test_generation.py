@@ -12,13 +12,11 @@ from registry.core.generation import Choice, Delta, End, Logprob, Metrics, Reaso
 from registry.core.wishes import ChatWish, GenerateWish, Message, ToolCall
 from registry.ports.workers import Dialect, Piece, Stop, Timings, ToolPiece
 from registry.settings import Worker
-from tests.support.desk import USER, Desk, desk, model_shelf, saying, text_of
+from tests.support.desk import GO, LLAMA, TOOL, USER, Desk, desk, model_shelf, saying, text_of
 from tests.support.fake_worker import FakeWorker, Script
 from tests.support.library import Library
 
 pytestmark = pytest.mark.anyio
-
-TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +242,23 @@ async def test_tool_calls_come_whole(lib: Library) -> None:
     assert call.id.startswith("call_")
     assert len(call.id) == 13
     assert end.made_tool_calls
+
+
+@pytest.mark.parametrize(
+    ("marker", "marks"),
+    [("<call>", ["<call>"]), ("[CALLS] [", ["[CALLS]"]), ("call:", ["call:"]), ("[", [])],
+)
+async def test_the_engine_must_print_what_tells_a_call(
+    lib: Library, marker: str, marks: list[str]
+) -> None:
+    template = GO.replace("<call>", marker)
+    await lib.make("marked", files={"m.gguf": await lib.put(LLAMA)}, template=template)
+    asked = desk(lib)
+    wish = ChatWish(model="marked", messages=(USER,), tools=(TOOL,), think=False)
+    await asked.events(wish)
+    assert asked.body("complete").get("preserved_tokens", []) == marks
+    await asked.events(replace(wish, think=True, tools=None))
+    assert asked.body("complete")["preserved_tokens"] == ["<think>", "</think>"]
 
 
 async def test_an_engine_that_tells_tool_calls_apart_gives_them_in_pieces(lib: Library) -> None:
