@@ -21,34 +21,22 @@ import structlog
 from registry.core.digest import Digest
 from registry.core.errors import CannotRun, RegistryError, Unavailable, WorkerLost
 from registry.core.names import ModelName
-from registry.core.placement import (
-    Candidate,
-    Demand,
-    Obstacle,
-    Placement,
-    Refuse,
-    Stay,
-    Take,
-    decide,
-)
-from registry.ports.workers import LoadSpec, Running, Worker, WorkerFacts
+from registry.core.placement import Placement
+from registry.ports.workers import LoadSpec, Running, Worker
+from registry.services.choosing import Chooser
 from registry.services.metering import Meter, Use
 from registry.services.quarantine import Quarantine
 from registry.services.refusals import NO_WORKER as NO_WORKER
-from registry.services.refusals import Refusals, refusal
-from registry.services.standing import Claim, Standing, runner_of
+from registry.services.standing import Claim
 from registry.services.waiting import Errand, Line, QueueLimits, Ticket
 
 T = TypeVar("T")
 
 _RETRIES = 2
 _LOOK_S = 0.5
-_PATIENCE_S = 5.0
-"""Whoever has waited so long for room gets the next that comes free on a worker."""
 _AT_ONCE = 64
 """So many rows are looked at before others have their turn on the event loop."""
 _ANYTHING = Errand()
-_ANYWHERE = Placement()
 
 log = structlog.get_logger()
 
@@ -65,55 +53,52 @@ class Router:
     ) -> None:
         self.meter = meter or Meter()
         self.quarantine = Quarantine()
-        self._replicas_max = replicas_max
-        self._workers: dict[str, Worker] = {}
-        self._drained: frozenset[str] = frozenset()
-        self._placements: dict[str, Placement] = {}
-        self._pinned: frozenset[str] = frozenset()
-        self._excuse = ""
         self._line = Line(limits or QueueLimits())
-        self._standing = Standing()
-        self._refusals = Refusals()
-        self._reserved: dict[str, Ticket] = {}
+        self._chooser = Chooser(replicas_max)
+        self._standing = self._chooser.standing
         self._looking = False
         self._timer: asyncio.TimerHandle | None = None
         self._releases: set[asyncio.Task[None]] = set()
         self.meter.watch_queue(lambda: len(self._line))
 
+    @property
+    def _workers(self) -> dict[str, Worker]:
+        return self._chooser.workers
+
     # --- workers ----------------------------------------------------------------------------------
 
     def add(self, worker: Worker) -> None:
         """Let a worker be asked; one of the same name is replaced, what runs on it goes on."""
-        self._workers[worker.name] = worker
+        self._chooser.workers[worker.name] = worker
         self.refresh()
 
     def remove(self, name: str) -> None:
         """Ask a worker no more; what runs on it goes on. Closing it is the caller's."""
-        self._workers.pop(name, None)
+        self._chooser.workers.pop(name, None)
         self.refresh()
 
     def drain(self, names: Iterable[str]) -> None:
         """Send nothing new to these workers, and to all others again."""
-        self._drained = frozenset(names)
+        self._chooser.drain(names)
         self.refresh()
 
     def place(self, placements: Mapping[ModelName, Placement]) -> None:
         """Set which models are placed and pinned."""
-        self._placements = {str(name).lower(): item for name, item in placements.items()}
-        self._pinned = frozenset(name for name, item in self._placements.items() if item.pinned)
+        self._chooser.place(placements)
         self.refresh()
 
     def excuse(self, text: str) -> None:
         """What to tell in place of "no inference worker is connected", while that is so."""
-        self._excuse = text
+        self._chooser.excuse = text
 
     @property
     def problem(self) -> str:
         """Why nothing can be run; empty while there is a worker."""
-        return "" if self._workers else self._excuse or NO_WORKER
+        return "" if self._workers else self._chooser.excuse or NO_WORKER
 
     def refresh(self) -> None:
         """A worker has changed: look whether it takes somebody who waits."""
+        self._chooser.forget()
         if self._line and not self._looking:
             self._looking = True
             asyncio.get_running_loop().call_soon(self._look)
@@ -125,7 +110,7 @@ class Router:
     def is_draining(self, name: str) -> bool:
         """Whether nothing new is sent to the worker."""
         worker = self._workers.get(name)
-        return name in self._drained or (worker is not None and worker.facts().draining)
+        return name in self._chooser.drained or (worker is not None and worker.facts().draining)
 
     def is_used(self, name: str) -> bool:
         """Whether anything of this process still runs or waits on the worker."""
@@ -154,7 +139,7 @@ class Router:
             CannotRun: no worker can run this model, or it rests after too many crashes.
             WorkerLost: the worker went away in mid-answer, or the third one before it.
         """
-        if self._pinned and str(spec.name).lower() in self._pinned:
+        if self._chooser.is_pinned(spec.name):
             spec, keep_alive_s = replace(spec, pinned=True), None
         ticket = self._ticket(spec, errand)
         while True:
@@ -198,7 +183,8 @@ class Router:
 
     def _ticket(self, spec: LoadSpec, errand: Errand) -> Ticket:
         loop = asyncio.get_running_loop()
-        return Ticket(spec, spec.key, errand, loop.time(), loop.create_future())
+        name = str(spec.name).lower()
+        return Ticket(spec, spec.key, name, errand, loop.time(), loop.create_future())
 
     async def _turn(self, ticket: Ticket) -> Claim:
         """Wait for a worker; its slot is claimed."""
@@ -213,7 +199,7 @@ class Router:
         claim: Claim | None = None
         try:
             if self._line.head(ticket.key) is ticket:
-                self._serve(ticket, self._known())
+                self._serve(ticket)
             self._set_timer()
             async with asyncio.timeout_at(ticket.since + self._line.limits.wait_s):
                 claim = await ticket.turn
@@ -224,7 +210,7 @@ class Router:
             raise
         finally:
             self._line.leave(ticket)
-            self._reserved = {at: one for at, one in self._reserved.items() if one is not ticket}
+            self._chooser.forget(ticket)
             if claim is None:
                 self._forgo(ticket)
         self.meter.waited(loop.time() - ticket.since)
@@ -274,12 +260,12 @@ class Router:
             self._note_loss(ticket, claim.worker, error)
             self._avoid(ticket, claim.worker, error)
         except CannotRun as error:
-            self._refusals.cannot(claim.worker, ticket.key, error, now())
+            self._chooser.refusals.cannot(claim.worker, ticket.key, error, now())
         except Unavailable as error:
             others = self._standing.is_used(claim.worker, besides=claim)
-            self._refusals.busy(claim.worker, ticket, error, now(), others=others)
+            self._chooser.refusals.busy(claim.worker, ticket, error, now(), others=others)
         else:
-            self._refusals.forget(claim.worker, ticket.key)
+            self._chooser.refusals.forget(claim.worker, ticket.key)
             self.meter.loaded(claim.worker, running.load_ns)
             self.refresh()
             return running
@@ -321,81 +307,31 @@ class Router:
     def _look(self) -> None:
         """Go through the rows, who has waited longest first."""
         self._looking = False
-        self._reserved.clear()
+        self._chooser.begin()
         self._look_at(self._line.heads())
 
     def _look_at(self, heads: list[Ticket]) -> None:
-        known = self._known()
         for head in heads[:_AT_ONCE]:
             ticket: Ticket | None = head
-            while ticket is not None and self._serve(ticket, known):
+            while ticket is not None and self._serve(ticket):
                 ticket = self._line.head(ticket.key)
         if heads[_AT_ONCE:]:
             asyncio.get_running_loop().call_soon(self._look_at, heads[_AT_ONCE:])
 
-    def _known(self) -> list[tuple[Worker, WorkerFacts]]:
-        return [(worker, worker.facts()) for worker in self._workers.values()]
-
-    def _serve(self, ticket: Ticket, known: list[tuple[Worker, WorkerFacts]]) -> bool:
+    def _serve(self, ticket: Ticket) -> bool:
         """Give a ticket its turn or its refusal, if it is time; whether it left the row."""
         if ticket.turn.done():
             return False
         now = asyncio.get_running_loop().time()
-        demand = self._demand(ticket, now)
-        decision = decide(demand, [self._candidate(ticket, *one, now) for one in known])
-        if isinstance(decision, Stay):
-            if decision.room_on and demand.waited_s > _PATIENCE_S:
-                self._reserved.setdefault(decision.room_on, ticket)
+        chosen = self._chooser.choose(ticket, self._line.count(ticket.key), now)
+        if chosen is None:
             return False
         self._line.leave(ticket)
-        if isinstance(decision, Refuse):
-            cause = self._cause(ticket, now) if decision.obstacle is Obstacle.UNABLE else None
-            ticket.turn.set_exception(cause or refusal(decision, demand, self._excuse))
-            return True
-        ticket.turn.set_result(self._claim(ticket, decision, known))
+        if isinstance(chosen, Claim):
+            ticket.turn.set_result(chosen)
+        else:
+            ticket.turn.set_exception(chosen)
         return True
-
-    def _cause(self, ticket: Ticket, now: float) -> RegistryError | None:
-        """Why no worker is able: what it, or another request for the same, came upon."""
-        return ticket.failure or self._refusals.cause(ticket.key, now)
-
-    def _claim(
-        self, ticket: Ticket, decision: Take, known: list[tuple[Worker, WorkerFacts]]
-    ) -> Claim:
-        worker, facts = next(one for one in known if one[0].name == decision.worker)
-        claim = Claim(worker.name, runner_of(worker, facts, ticket.spec), ticket.spec.memory)
-        self._standing.begin(claim)
-        return claim
-
-    def _demand(self, ticket: Ticket, now: float) -> Demand:
-        spec = ticket.spec
-        placement = self._placements.get(str(spec.name).lower(), _ANYWHERE)
-        return Demand(
-            key=ticket.key,
-            model=str(ticket.model),
-            memory=spec.memory,
-            labels=placement.labels,
-            hint=ticket.errand.hint,
-            waited_s=now - ticket.since,
-            ahead=self._line.count(ticket.key),
-            service_s=self._standing.service_s(ticket.key),
-            replicas_max=self._replicas_max,
-        )
-
-    def _candidate(
-        self, ticket: Ticket, worker: Worker, facts: WorkerFacts, now: float
-    ) -> Candidate:
-        able = (
-            worker.dialect in ticket.errand.dialects
-            and (facts.models is None or str(ticket.spec.name).lower() in facts.models)
-            and worker.name not in ticket.avoided
-            and not self._refusals.is_final(worker.name, ticket.key, now)
-        )
-        holder = self._reserved.get(worker.name, ticket)
-        held = holder is not ticket or self._refusals.is_busy(worker.name, ticket.key, now)
-        found = self._standing.candidate(worker, facts, ticket.spec, self._pinned)
-        draining = found.draining or worker.name in self._drained
-        return replace(found, able=able, held=held or found.held, draining=draining)
 
 
 async def _give_back(running: Running, keep_alive_s: float | None) -> None:

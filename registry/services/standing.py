@@ -7,6 +7,7 @@ Source: spec inference-and-gguf 4.
 """
 
 from collections import Counter, OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from registry.core.placement import Candidate, Presence
@@ -34,21 +35,24 @@ def runner_of(worker: Worker, facts: WorkerFacts, spec: LoadSpec) -> str:
 
 
 class Standing:
-    """Claims on runners, and how long requests take."""
+    """Claims on runners by worker, and how long requests take."""
 
     def __init__(self) -> None:
-        self._claims: Counter[Claim] = Counter()
+        self._claims: dict[str, Counter[Claim]] = {}
         self._service_s: OrderedDict[str, float] = OrderedDict()
 
     def begin(self, claim: Claim) -> None:
         """Hold a claim until `end`."""
-        self._claims[claim] += 1
+        self._claims.setdefault(claim.worker, Counter())[claim] += 1
 
     def end(self, claim: Claim) -> None:
         """Let go of it."""
-        self._claims[claim] -= 1
-        if not self._claims[claim]:
-            del self._claims[claim]
+        claims = self._claims[claim.worker]
+        claims[claim] -= 1
+        if not claims[claim]:
+            del claims[claim]
+        if not claims:
+            del self._claims[claim.worker]
 
     def service_s(self, key: str) -> float:
         """What a request of that runner takes, 0 if not known."""
@@ -63,40 +67,62 @@ class Standing:
 
     def is_used(self, worker: str, besides: Claim | None = None) -> bool:
         """Whether anything of ours is there, one claim left aside."""
-        count = sum(n for claim, n in self._claims.items() if claim.worker == worker)
+        count = sum(self._claims.get(worker, {}).values())
         return count > (besides is not None)
 
-    def candidate(
-        self, worker: Worker, facts: WorkerFacts, spec: LoadSpec, pinned: frozenset[str]
-    ) -> Candidate:
-        """The worker as the rules see it, ability aside; `pinned` are names that must stay."""
-        runner = runner_of(worker, facts, spec)
-        found = next((item for item in facts.loaded if item.key == runner), None)
-        ours = {claim: n for claim, n in self._claims.items() if claim.worker == worker.name}
-        mine = sum(count for claim, count in ours.items() if claim.runner == runner)
-        used = {claim.runner for claim in ours}
-        listed = {item.key for item in facts.loaded}
-        unlisted = sum(claim.memory for claim in ours if claim.runner not in listed)
-        idle = [item for item in facts.loaded if _is_idle(item, used, pinned)]
-        slots = max(1, found.slots if found else facts.slots or spec.options.parallel)
-        taken = max(found.busy + found.waiting if found else 0, mine)
+    def stance(self, worker: Worker, pinned: frozenset[str]) -> "Stance":
+        """The worker as it is now; `pinned` are names, in lower case, of models that must stay."""
+        return Stance(worker, self._claims.get(worker.name, {}), pinned)
+
+
+class Stance:
+    """A worker in one moment: its facts and our claims put together, for any number of requests."""
+
+    def __init__(self, worker: Worker, claims: Mapping[Claim, int], pinned: frozenset[str]) -> None:
+        self.worker = worker
+        self.facts = facts = worker.facts()
+        self._loaded = {item.key: item for item in facts.loaded}
+        self._ours: Counter[str] = Counter()
+        self._unlisted = 0
+        self._loads = sum(item.loading for item in facts.loaded)
+        self._idle = {item.key: item.size for item in facts.loaded if _is_idle(item, pinned)}
+        for claim, count in claims.items():
+            self.add(claim, count)
+
+    def add(self, claim: Claim, count: int = 1) -> None:
+        """Count a claim that was made since."""
+        if not self._ours[claim.runner] and claim.runner not in self._loaded:
+            self._unlisted += claim.memory
+            self._loads += 1
+        self._idle.pop(claim.runner, None)
+        self._ours[claim.runner] += count
+
+    def candidate(self, spec: LoadSpec) -> Candidate:
+        """The worker as the rules see it for one model, ability aside."""
+        facts = self.facts
+        runner = runner_of(self.worker, facts, spec)
+        found, mine = self._loaded.get(runner), self._ours[runner]
         return Candidate(
-            name=worker.name,
+            name=self.worker.name,
             draining=facts.draining or not facts.reachable,
             labels=facts.labels,
             memory_total=facts.memory_total,
-            memory_free=max(0, facts.memory_free - unlisted),
-            memory_idle=sum(item.size for item in idle),
+            memory_free=max(0, facts.memory_free - self._unlisted),
+            memory_idle=sum(self._idle.values()) if facts.memory_total else 0,
             presence=Presence.READY if facts.models is not None else _presence(found, mine),
-            slots=slots,
-            taken=taken,
+            slots=max(1, found.slots if found else facts.slots or spec.options.parallel),
+            taken=max(found.busy + found.waiting if found else 0, mine),
             ours=mine,
-            missing=_missing(worker, facts, spec),
-            loads=sum(item.loading for item in facts.loaded) + len(used - listed),
+            missing=_missing(self.worker, facts, spec),
+            loads=self._loads,
             load_bytes_per_s=facts.load_bytes_per_s,
-            # a load is on its way there that idle runners will have to make room for
-            held=found in idle and facts.memory_total > 0 and unlisted > facts.memory_free,
+            held=runner in self._idle and self._makes_room,
         )
+
+    @property
+    def _makes_room(self) -> bool:
+        """Whether a load is on its way there for which idle runners will have to go."""
+        return self.facts.memory_total > 0 and self._unlisted > self.facts.memory_free
 
 
 def _presence(found: Loaded | None, ours: int) -> Presence:
@@ -105,9 +131,9 @@ def _presence(found: Loaded | None, ours: int) -> Presence:
     return Presence.LOADING if found.loading else Presence.READY
 
 
-def _is_idle(item: Loaded, used: set[str], pinned: frozenset[str]) -> bool:
-    busy = item.busy or item.waiting or item.loading or item.key in used
-    return not busy and str(item.name).lower() not in pinned
+def _is_idle(item: Loaded, pinned: frozenset[str]) -> bool:
+    busy = item.busy or item.waiting or item.loading
+    return not busy and not (pinned and str(item.name).lower() in pinned)
 
 
 def _missing(worker: Worker, facts: WorkerFacts, spec: LoadSpec) -> int:

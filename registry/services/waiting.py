@@ -42,12 +42,15 @@ class QueueLimits:
 class Ticket:
     """A request on its way to a worker. `since` is the loop's time at which it came.
 
+    `key` is the spec's, `name` the model's full name in lower case.
+
     `avoided` are workers that were lost under it, `failure` how the last was; `turn` gets the
     claim once it has come.
     """
 
     spec: LoadSpec
     key: str
+    name: str
     errand: Errand
     since: float
     turn: asyncio.Future[Claim]

@@ -10,7 +10,7 @@ from prometheus_client import generate_latest
 from registry.core.errors import CannotRun, RequestInvalid, Unavailable, WorkerLost
 from registry.core.placement import Placement
 from registry.ports.workers import Dialect, Running
-from registry.services import routing
+from registry.services import choosing, routing
 from registry.services.metering import Meter, Use
 from registry.services.routing import Router
 from registry.services.waiting import Errand, QueueLimits
@@ -310,7 +310,7 @@ async def test_two_libraries_share_a_worker_that_arbitrates() -> None:
 async def test_a_model_that_others_crowd_out_gets_room_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(routing, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(choosing, "PATIENCE_S", 0.05)
     monkeypatch.setattr(routing, "_LOOK_S", 0.01)
     worker = FakeWorker(script=Script(pause_s=0.005), memory=1500)
     crowd = Crowd(router_over(worker))
