@@ -1,14 +1,14 @@
 """Manifests and what they refer to: that part of the catalog's SQL."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, false, insert, or_, select, update
+from sqlalchemy import and_, bindparam, delete, false, insert, literal, or_, select, update
 
 from registry.adapters import tables as t
 from registry.adapters.catalog_blobs import BlobWriter
 from registry.adapters.catalog_names import NameReader, NameWriter
-from registry.adapters.statements import Row, Statement, digest_of
+from registry.adapters.statements import Insert, Row, Statement, digest_of
 from registry.core.digest import Digest
 from registry.core.errors import ManifestBlobUnknown
 from registry.ports.catalog import Manifest, Reference
@@ -73,6 +73,23 @@ _ADD_TO_REPOSITORY = Statement(
         repository_id=_P("repository_id"), digest=_P("digest"), created_at=_P("created_at")
     )
 )
+
+
+def _link_and_use(insert: Callable[[Any], Insert]) -> Any:
+    columns = t.repository_blob.c
+    known = select(
+        _P("b_repository", type_=columns.repository_id.type),
+        t.blob.c.digest,
+        literal(0),
+        literal(1),
+    ).where(t.blob.c.digest == _P("b_digest"))
+    row = insert(t.repository_blob).from_select(["repository_id", "digest", "until", "uses"], known)
+    return row.on_conflict_do_update(
+        index_elements=[columns.repository_id, columns.digest],
+        set_={"until": 0, "uses": columns.uses + 1},
+    )
+
+
 _SPEND = (
     update(t.repository_blob)
     .where(t.repository_blob.c.repository_id == _P("b_repository"))
@@ -80,6 +97,7 @@ _SPEND = (
 )
 _SPEND_AGAIN = Statement(_SPEND.values(until=0))
 _SPEND_AND_USE = Statement(_SPEND.values(until=0, uses=t.repository_blob.c.uses + 1))
+_LINK_AND_USE = Statement(_link_and_use)
 _UNUSE = Statement(_SPEND.values(uses=t.repository_blob.c.uses - 1))
 _COUNT_USE = Statement(
     update(t.blob).where(t.blob.c.digest == _P("b_digest")).values(uses=t.blob.c.uses + 1)
@@ -195,7 +213,9 @@ class ManifestReader(NameReader):
 class ManifestWriter(ManifestReader, NameWriter, BlobWriter):
     """The transaction's methods about manifests."""
 
-    def put_manifest(self, repository_id: int, manifest: Manifest, now: int) -> None:
+    def put_manifest(
+        self, repository_id: int, manifest: Manifest, now: int, *, links: bool = False
+    ) -> None:
         """See `Transaction`."""
         targets = [self._target(reference) for reference in manifest.references]
         pairs = zip(targets, manifest.references, strict=True)
@@ -205,8 +225,9 @@ class ManifestWriter(ManifestReader, NameWriter, BlobWriter):
                 self._sql.run(_SPEND_AGAIN, b_repository=repository_id, b_digest=target)
             self._refresh_card(manifest)
             return
+        use = _LINK_AND_USE if links else _SPEND_AND_USE
         for target, digest in blobs.items():
-            if not self._sql.run(_SPEND_AND_USE, b_repository=repository_id, b_digest=target):
+            if not self._sql.run(use, b_repository=repository_id, b_digest=target):
                 raise ManifestBlobUnknown(str(digest))
         for reference in manifest.references:
             if not reference.blob and not self.has_manifest(repository_id, reference.digest):

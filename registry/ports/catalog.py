@@ -254,14 +254,18 @@ class Transaction(Reader, AccountWriter, TransferWriter, FleetWriter, Protocol):
     def delete_tag(self, repository_id: int, name: str) -> Digest | None:
         """Remove a tag; return where it pointed, None if there was none. Records the change."""
 
-    def put_manifest(self, repository_id: int, manifest: Manifest, now: int) -> None:
+    def put_manifest(
+        self, repository_id: int, manifest: Manifest, now: int, *, links: bool = False
+    ) -> None:
         """Add a manifest to the repository; known already is fine.
 
-        The leases that this repository had on the blobs it refers to are spent by it.
+        The leases that this repository had on the blobs it refers to are spent by it. With `links`
+        it gets the blobs that it does not have, whoever has them.
 
         Raises:
             ManifestBlobUnknown: something it refers to is not in the repository (for a blob:
-                neither linked, nor leased for it, nor referred to by its manifests).
+                neither linked, nor leased for it, nor referred to by its manifests); with `links`,
+                a blob that is nowhere.
         """
 
     def delete_manifest(self, repository_id: int, digest: Digest) -> bool:

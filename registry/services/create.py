@@ -12,13 +12,11 @@ import json
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TypeVar
 
 from registry.core import media
 from registry.core.builtin_templates import detect
 from registry.core.digest import Digest
 from registry.core.errors import (
-    ManifestBlobUnknown,
     NameInvalid,
     OperationFailed,
     RequestInvalid,
@@ -51,8 +49,6 @@ from registry.services.models import Models
 from registry.services.rights import ANY, Permit, TagGuard
 from registry.services.staging import Staging
 from registry.services.weights import Weights, Work
-
-T = TypeVar("T")
 
 CLOUD_HOST = "https://ollama.com:443"
 
@@ -219,26 +215,16 @@ class Create:
         known |= {layer.descriptor.digest: layer.facts for layer in made.layers if layer.facts}
         prepared = await self._manifests.prepare(body, media.DOCKER_MANIFEST, known=known)
 
-        def write(tx: Transaction, staging: Staging) -> list[Freed]:
-            staging.commit(tx, self._manifests.clock())
-            spelt = tx.known_spelling(name)
-            return self._manifests.replace_model(tx, spelt, prepared, guard)[1]
-
-        try:
-            freed = await self._store_and_write(made, write, everything=False)
-        except ManifestBlobUnknown as error:
-            if Digest.parse(error.digest) not in made.contents:
-                raise
-            # A text that was here went with another model before our transaction: bring them all.
-            freed = await self._store_and_write(made, write, everything=True)
-        await self._manifests.housekeeping.settle(freed)
-
-    async def _store_and_write(
-        self, made: Plan, write: Callable[[Transaction, Staging], T], *, everything: bool
-    ) -> T:
-        async with Staging(self._catalog, self._store, everything=everything) as staging:
+        async with Staging(self._catalog, self._store) as staging:
             await staging.add(made.contents)
-            return await self._catalog.write(lambda tx: write(tx, staging))
+
+            def write(tx: Transaction) -> list[Freed]:
+                staging.commit(tx, self._manifests.clock())
+                spelt = tx.known_spelling(name)
+                return self._manifests.replace_model(tx, spelt, prepared, guard)[1]
+
+            freed = await self._catalog.write(write)
+        await self._manifests.housekeeping.settle(freed)
 
 
 def _autodetected(layers: list[Layer]) -> list[Layer]:

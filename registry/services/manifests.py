@@ -9,10 +9,8 @@ from dataclasses import dataclass
 
 from registry.core.digest import Digest
 from registry.core.errors import (
-    BlobUnknown,
     DigestInvalid,
     DigestMismatch,
-    ManifestBlobUnknown,
     ManifestUnknown,
     RepositoryUnknown,
     SizeInvalid,
@@ -73,8 +71,17 @@ class Manifests:
         self.clock = clock
         self.prepare = Preparation(catalog, store).prepare
 
-    def commit(self, tx: Transaction, repository: rows.Repository, prepared: Prepared) -> None:
+    def commit(
+        self,
+        tx: Transaction,
+        repository: rows.Repository,
+        prepared: Prepared,
+        *,
+        links: bool = False,
+    ) -> None:
         """Write a prepared manifest into a repository, inside a transaction.
+
+        With `links` its blobs may be anybody's.
 
         Raises:
             ManifestBlobUnknown: something it refers to is not in the repository.
@@ -86,7 +93,7 @@ class Manifests:
                 raise SizeInvalid(
                     f"size of {reference.digest} is {blob.size}, the manifest says {reference.size}"
                 )
-        tx.put_manifest(repository.id, prepared.row, self.clock())
+        tx.put_manifest(repository.id, prepared.row, self.clock(), links=links)
         for digest, facts in prepared.facts.items():
             if not tx.has_facts(digest):
                 tx.put_facts(digest, facts if isinstance(facts, bytes) else facts.to_json())
@@ -101,17 +108,12 @@ class Manifests:
     ) -> tuple[Digest | None, list[rows.Freed]]:
         """Make `name` the prepared manifest, dropping what it was before; `at` is when, if not now.
 
-        Every blob it refers to is linked to the repository first: the caller has checked that it
-        may use them. Returns the old manifest's digest and the blobs that went with it.
+        The repository gets every blob it refers to: the caller has checked that it may use them.
+        Returns the old manifest's digest and the blobs that went with it.
         """
         repository = tx.put_repository(name.repository)
         _check_tag(tx, guard, repository.id, name.tag, prepared.row.digest)
-        for reference in prepared.row.references:
-            try:
-                tx.link_blob(repository.id, reference.digest, 0)
-            except BlobUnknown as error:
-                raise ManifestBlobUnknown(str(reference.digest)) from error
-        self.commit(tx, repository, prepared)
+        self.commit(tx, repository, prepared, links=True)
         old = tx.tag(repository.id, name.tag)
         when = self.clock() if at is None else at
         tx.put_tag(repository.id, name.tag, prepared.row.digest, when)

@@ -187,9 +187,7 @@ class Models:
             repository = tx.put_repository(spelt.repository)
             old = tx.tag(repository.id, spelt.tag)
             guard.put(spelt.tag, old.digest if old else None, manifest.digest)
-            for reference in manifest.references:
-                tx.link_blob(repository.id, reference.digest, 0)
-            tx.put_manifest(repository.id, manifest, self._clock())
+            tx.put_manifest(repository.id, manifest, self._clock(), links=True)
             tx.put_tag(repository.id, spelt.tag, manifest.digest, self._clock())
             if old is not None and old.digest != manifest.digest:
                 tx.drop_untagged(repository.id, old.digest)

@@ -5,9 +5,8 @@
         await catalog.write(lambda tx: staging.commit(tx, now))
 
 Small ones become rows, out of which `Filing` makes files: no file has to be synced before the
-answer (ADR 0007). Large ones go through the store first, like any upload. Contents that are here
-already are left out, unless `everything` is asked for, which does not depend on others keeping them
-until the transaction.
+answer (ADR 0007), and whether one is here already is looked up in the transaction itself. Large
+ones go through the store first, like any upload, and again if they are here already.
 """
 
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from typing import Self
 
 from registry.core.digest import Digest
 from registry.ports.blobs import BlobStore, Incoming
-from registry.ports.catalog import Catalog, Reader, Transaction
+from registry.ports.catalog import Catalog, Transaction
 
 SMALL = 256 << 10
 """Bytes up to which a content is kept as a row meanwhile: a license has 10 KiB."""
@@ -24,8 +23,7 @@ SMALL = 256 << 10
 class Staging:
     """Contents that become blobs together."""
 
-    def __init__(self, catalog: Catalog, store: BlobStore, *, everything: bool = False) -> None:
-        self._everything = everything
+    def __init__(self, catalog: Catalog, store: BlobStore) -> None:
         self._catalog = catalog
         self._store = store
         self._small: list[tuple[Digest, str, bytes]] = []
@@ -47,20 +45,12 @@ class Staging:
                 self._store.remove(key)
 
     async def add(self, contents: Mapping[Digest, bytes]) -> None:
-        """Take those that are not here, or all if `everything` is wanted; once.
+        """Take contents in.
 
         Raises:
             StorageFull: no space for a large one.
         """
-
-        def absent(tx: Reader) -> dict[Digest, bytes]:
-            return {
-                digest: content
-                for digest, content in contents.items()
-                if self._everything or tx.blob(digest) is None
-            }
-
-        for digest, content in (await self._catalog.read(absent)).items():
+        for digest, content in contents.items():
             if len(content) <= SMALL:
                 self._small.append((digest, self._store.new_key(digest), content))
             else:
@@ -79,7 +69,8 @@ class Staging:
     def commit(self, tx: Transaction, now: int) -> None:
         """Make them blobs, inside a transaction."""
         for digest, key, content in self._small:
-            tx.put_content(tx.put_blob(digest, len(content), key, now), content)
+            if tx.blob(digest) is None:
+                tx.put_content(tx.put_blob(digest, len(content), key, now), content)
         for digest, key, incoming in self._large:
             incoming.confirm()
             tx.put_blob(digest, incoming.size, key, now)

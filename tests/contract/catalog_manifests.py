@@ -52,6 +52,33 @@ class ManifestsContract:
         assert await catalog.read(lambda tx: tx.manifest(digest("m"))) is None
         assert not await catalog.read(lambda tx: tx.blob_in_use(id_, digest("here")))
 
+    async def test_with_links_it_takes_the_blobs_of_others_and_none_that_is_nowhere(
+        self, catalog: Catalog
+    ) -> None:
+        def prepare(tx: Transaction) -> int:
+            push(tx, "team/other", ("elsewhere",))
+            put_blob(tx, "unlinked")
+            return push(tx, "team/m", ("here",)).id
+
+        id_ = await catalog.write(prepare)
+        words = ("here", "elsewhere", "unlinked")
+        with pytest.raises(ManifestBlobUnknown) as caught:
+            row = manifest("m", (*words, "nowhere"))
+            await catalog.write(lambda tx: tx.put_manifest(id_, row, 1, links=True))
+        assert caught.value.digest == str(digest("nowhere"))
+
+        def work(tx: Transaction) -> None:
+            for name in ("one", "two", "two"):
+                tx.put_manifest(id_, manifest(name, words), 1, links=True)
+            assert all(tx.blob_in_use(id_, digest(word)) for word in words)
+            tx.delete_manifest(id_, digest("one"))
+            assert tx.free([digest(word) for word in words], 1 << 62) == []
+            tx.delete_manifest(id_, digest("two"))
+            assert not any(tx.blob_in_use(id_, digest(word)) for word in words)
+            assert len(tx.free([digest(word) for word in words], 1 << 62)) == 3
+
+        await catalog.write(work)
+
     async def test_a_blob_of_another_manifest_of_the_repository_will_do(
         self, catalog: Catalog
     ) -> None:

@@ -33,14 +33,26 @@ async def test_small_contents_are_rows_and_large_ones_files(tmp_path: Path) -> N
         assert list((tmp_path / "incoming").iterdir()) == []
 
 
-async def test_what_is_here_is_left_out_unless_everything_is_wanted(tmp_path: Path) -> None:
+async def test_what_is_here_is_left_out(tmp_path: Path) -> None:
     async with library(tmp_path) as lib:
         await lib.blobs.put_bytes(b"a text")
-        for everything, expected in ((False, {b""}), (True, {b"", b"a text"})):
-            async with Staging(lib.catalog, lib.store, everything=everything) as staging:
-                await staging.add(CONTENTS)
-                await lib.catalog.write(lambda tx, s=staging: s.commit(tx, 1))  # type: ignore[misc]
-            assert await kept(lib) == expected
+        async with Staging(lib.catalog, lib.store) as staging:
+            await staging.add(CONTENTS)
+            await lib.catalog.write(lambda tx: staging.commit(tx, 1))
+        assert await kept(lib) == {b""}
+
+
+async def test_what_goes_before_the_transaction_is_brought_again(tmp_path: Path) -> None:
+    async with library(tmp_path) as lib:
+        for text in TEXTS:
+            await lib.blobs.put_bytes(text)
+        async with Staging(lib.catalog, lib.store) as staging:
+            await staging.add(CONTENTS)
+            await lib.catalog.write(lambda tx: tx.free(list(CONTENTS), 1))
+            await lib.housekeeping.purge()
+            await lib.catalog.write(lambda tx: staging.commit(tx, 1))
+        await lib.housekeeping.settle([])
+        assert lib.files() == {str(digest) for digest in CONTENTS}
 
 
 async def test_without_a_commit_nothing_is_left(tmp_path: Path) -> None:
