@@ -237,7 +237,7 @@ class Enrolment(Ask):
     """A machine's key, and the one-time code that was made for it."""
 
     code: str = Field(min_length=1, max_length=100)
-    key: str = Field(min_length=1, max_length=2000, description="the line of id_ed25519.pub")
+    key: str = Field(min_length=1, max_length=1000, description="the line of id_ed25519.pub")
 
 
 class ScopeText(Answer):
