@@ -99,7 +99,7 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
     manifests = Manifests(catalog, store, housekeeping, clock)
     models = Models(catalog, store, manifests, housekeeping, clock)
     upstreams = HttpUpstreams(settings)
-    conversions = Conversions(catalog, store, _workshop(settings), settings, clock)
+    conversions = Conversions(manifests, _workshop(settings), settings)
     router, ledger = _router(settings.worker), Ledger(catalog, clock)
     router.meter.keep_books(ledger.record)
     inference = Inference(models)

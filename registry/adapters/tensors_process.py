@@ -28,6 +28,7 @@ from registry.ports.tensors import TensorJob
 
 log = structlog.get_logger()
 
+_F_SETPIPE_SZ = 1031  # on Linux; an error, which does not matter, elsewhere
 _PIPE_BYTES = 1 << 20
 _LINE_BYTES = 1 << 20
 _KINDS: dict[str, type[RegistryError]] = {
@@ -120,8 +121,8 @@ class Process:
         with contextlib.ExitStack() as kept, contextlib.ExitStack() as given, os_errors():
             output, child_output = _pipe(kept, given)
             status, child_status = _pipe(kept, given)
-            with contextlib.suppress(OSError):  # as large as the system allows
-                fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            with contextlib.suppress(OSError):  # the system may allow less
+                fcntl.fcntl(output, _F_SETPIPE_SZ, _PIPE_BYTES)
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-s", "-m", "registry.tensors.child",
                 stdin=asyncio.subprocess.PIPE,

@@ -8,7 +8,7 @@ or was left nothing is kept.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,10 +18,11 @@ from anyio import CancelScope
 from registry.core.digest import Digest
 from registry.core.errors import BlobUnknown, GgufInvalid, OperationFailed, TooLarge
 from registry.core.facts import Facts
-from registry.ports.blobs import BlobStore, Incoming
-from registry.ports.catalog import Blob, Catalog, Transaction
+from registry.ports.blobs import Incoming
+from registry.ports.catalog import Blob, Freed, Transaction
 from registry.ports.tensors import Making, TensorJob, TensorWorkshop
 from registry.services.gguf_facts import read_facts
+from registry.services.manifests import Manifests
 from registry.settings import Settings
 
 _FILES = 512
@@ -106,20 +107,14 @@ class Conversion:
 class Conversions:
     """The conversions of this process."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        store: BlobStore,
-        workshop: TensorWorkshop,
-        settings: Settings,
-        clock: Callable[[], int],
-    ) -> None:
-        self._catalog = catalog
-        self._store = store
+    def __init__(self, manifests: Manifests, workshop: TensorWorkshop, settings: Settings) -> None:
+        self._catalog = manifests.catalog
+        self._store = manifests.store
+        self._housekeeping = manifests.housekeeping
+        self._clock = manifests.clock
         self._workshop = workshop
         self._limit = settings.limits.blob_bytes
         self._turns = asyncio.Semaphore(settings.conversion.jobs)
-        self._clock = clock
         self._running: dict[Order, Conversion] = {}
 
     @asynccontextmanager
@@ -157,12 +152,13 @@ class Conversions:
     async def release(self, holder: str, *, drop: list[Digest]) -> None:
         """Give up a holder's leases, and those blobs made for it that nothing came to need."""
 
-        def work(tx: Transaction) -> None:
+        def work(tx: Transaction) -> list[Freed]:
             tx.release(holder)
-            if drop:
-                tx.free(drop, self._clock())
+            return tx.free(drop, self._clock())
 
-        await self._catalog.write(work)
+        freed = await self._catalog.write(work)
+        if freed:
+            await self._housekeeping.settle(freed)
 
     async def _make(self, order: Order, conversion: Conversion) -> Converted:
         if len(order.files) > _FILES:

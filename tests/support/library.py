@@ -143,7 +143,7 @@ async def library(
     models = Models(catalog, store, manifests, housekeeping, clock)
     settings = Settings.load({}, data=data)
     workshop = workshop or TensorProcesses(data, 2, 1 << 30)
-    conversions = Conversions(catalog, store, workshop, settings, clock)
+    conversions = Conversions(manifests, workshop, settings)
     create = Create(manifests, models, conversions, pulls.run)
     blobs = Blobs(catalog, store, clock=clock)
     listing = Listing(catalog, rfc3339)

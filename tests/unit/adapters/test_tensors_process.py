@@ -123,6 +123,20 @@ async def test_numbers_that_are_none_end_the_file(world: World) -> None:
         await world.make(gguf_of(pairs, tensors), target="Q8_0")
 
 
+async def test_a_crash_inside_tells_nothing_of_the_inside(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.workshop = TensorProcesses(tmp_path, 0, 1 << 30)  # no threads: a mistake of ours
+    with pytest.raises(OperationFailed) as caught:
+        await world.make(model(), target="Q8_0")
+    assert str(caught.value) == "the model cannot be converted: unexpected content"
+
+
+async def test_a_kind_of_work_that_is_not_known_is_refused(world: World) -> None:
+    with pytest.raises(Unsupported, match="'paint' is not known"):
+        async with world.workshop.begin(TensorJob("paint", [])):  # type: ignore[arg-type]
+            pytest.fail("it had a plan")
+
+
 async def test_a_killed_process_is_one_clear_error(world: World) -> None:
     async with world.begin(model(layers=40), target="Q8_0") as process:
         os.kill(process.pid, signal.SIGKILL)
