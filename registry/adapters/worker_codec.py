@@ -142,8 +142,8 @@ def spec_of(told: Mapping[str, Any]) -> LoadSpec:
         raise RequestInvalid("not the description of a model") from error
 
 
-def facts_json(facts: WorkerFacts) -> dict[str, Any]:
-    """Facts as they travel. Labels and reachability are the library's own knowledge."""
+def facts_json(facts: WorkerFacts, now_ns: int) -> dict[str, Any]:
+    """Facts as they travel: times are told from now on, for clocks differ."""
     return {
         "engine": facts.engine,
         "version": facts.version,
@@ -153,6 +153,7 @@ def facts_json(facts: WorkerFacts) -> dict[str, Any]:
         "loaded": [
             {
                 **asdict(item),
+                "expires_at": None if item.expires_at is None else item.expires_at - now_ns,
                 "name": str(item.name),
                 "manifest": str(item.manifest),
                 "model": str(item.model),
@@ -166,7 +167,7 @@ def facts_json(facts: WorkerFacts) -> dict[str, Any]:
     }
 
 
-def facts_of(told: Mapping[str, Any]) -> WorkerFacts:
+def facts_of(told: Mapping[str, Any], now_ns: int) -> WorkerFacts:
     """The facts that travelled.
 
     Raises:
@@ -179,7 +180,7 @@ def facts_of(told: Mapping[str, Any]) -> WorkerFacts:
             memory_total=int(told["memory_total"]),
             memory_free=int(told["memory_free"]),
             labels=frozenset(str(item)[:100] for item in told["labels"]),
-            loaded=tuple(_loaded(item) for item in told["loaded"]),
+            loaded=tuple(_loaded(item, now_ns) for item in told["loaded"]),
             cached=frozenset(Digest.parse(item) for item in told["cached"]),
             draining=bool(told["draining"]),
             load_bytes_per_s=int(told["load_bytes_per_s"]),
@@ -189,8 +190,8 @@ def facts_of(told: Mapping[str, Any]) -> WorkerFacts:
         raise RequestInvalid("not the facts of a worker") from error
 
 
-def _loaded(told: Mapping[str, Any]) -> Loaded:
-    expires_at = told["expires_at"]
+def _loaded(told: Mapping[str, Any], now_ns: int) -> Loaded:
+    left_ns = told["expires_at"]
     return Loaded(
         str(told["key"]),
         ModelName.checked(_text(told["name"])),
@@ -203,7 +204,7 @@ def _loaded(told: Mapping[str, Any]) -> Loaded:
         busy=int(told["busy"]),
         waiting=int(told["waiting"]),
         loading=bool(told["loading"]),
-        expires_at=None if expires_at is None else int(expires_at),
+        expires_at=None if left_ns is None else now_ns + int(left_ns),
     )
 
 

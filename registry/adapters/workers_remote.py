@@ -10,6 +10,7 @@ Source: spec inference-and-gguf 3.1; Wire of `llama_http.py`.
 import asyncio
 import contextlib
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -76,7 +77,7 @@ class RemoteWorkers:
         """Take note of what a worker says of itself."""
         told = read_object(report)
         worker = self._of(member)
-        worker.report(facts_of(told.get("facts") or {}))
+        worker.report(facts_of(told.get("facts") or {}, time.time_ns()))
         if told.get("leaving"):
             worker.lose()
 
@@ -177,7 +178,7 @@ class RemoteWorker:
         try:
             head = await answer.head()
             if isinstance(head.get("facts"), dict):
-                self.report(facts_of(head["facts"]))
+                self.report(facts_of(head["facts"], time.time_ns()))
         except RegistryError:
             waiting.set_exception(WorkerLost("the worker's answer cannot be read"))
             raise

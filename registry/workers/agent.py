@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import random
 import secrets
+import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -141,7 +142,7 @@ class Agent:
             told, due = found, loop.time() + _BEAT_S
 
     def _report(self) -> dict[str, Any]:
-        return {"facts": facts_json(self._node.facts())}
+        return {"facts": facts_json(self._node.facts(), time.time_ns())}
 
     # --- calls
 
@@ -188,7 +189,7 @@ class Agent:
         except BaseException:
             running = self._leases.pop(lease, None)
             if running is not None:  # nobody will ever use it
-                await asyncio.shield(self._let_go(running, 0.0))
+                await asyncio.shield(self._let_go(running, self._keep_alive_s))
             raise
 
     async def _do(self, call_id: str, path: str, body: Any) -> dict[str, Any]:

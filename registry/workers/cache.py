@@ -22,12 +22,14 @@ import structlog
 
 from registry.adapters.store_marker import read_marker
 from registry.core.digest import Digest
-from registry.core.errors import CannotRun, StorageFull, Unavailable
+from registry.core.errors import CannotRun, DigestInvalid, StorageFull, Unavailable
 from registry.ports.workers import Weights
 from registry.workers.transfer import FetchBroken, Source, Transfer, WrongBytes
 
 _TRIES = 5
 _PAUSE_S = 0.5
+_PARTS_S = 7 * 86_400
+"""Parts that nobody went on with for so long are deleted at the next start."""
 _SPARE = 0.05
 """This part of the disk is left free where no limit was set."""
 
@@ -86,10 +88,13 @@ class BlobCache:
             for place in (self._blobs, self._incoming):
                 place.mkdir(parents=True, exist_ok=True, mode=0o700)
             for file in self._blobs.iterdir():
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(DigestInvalid):
+                    digest = Digest.parse(file.name.replace("-", ":", 1))
                     facts = file.stat()
-                    digest = Digest.sha256(_hex(file.name))
                     self._kept[digest] = _Kept(facts.st_size, facts.st_mtime)
+            for part in self._incoming.iterdir():
+                if part.stat().st_mtime < time.time() - _PARTS_S:
+                    part.unlink()
         except OSError as error:
             raise StorageFull(f"the cache folder cannot be used: {_reason(error)}") from error
 
@@ -233,13 +238,6 @@ def _publish(part: Path, file: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def _hex(name: str) -> str:
-    kind, _, text = name.partition("-")
-    if kind != "sha256":
-        raise ValueError(name)
-    return text
 
 
 def _reason(error: OSError) -> str:

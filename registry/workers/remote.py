@@ -5,6 +5,7 @@ It keeps its credential and its cache in the data folder, below `worker/`.
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import re
 import secrets
@@ -14,6 +15,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import structlog
 
@@ -63,6 +65,7 @@ async def serve(post: Post, settings: Settings, ready: Callable[[str], None]) ->
         raise CannotRun(engine.problem)
     folder = settings.data / "worker"
     library = Library(post.server, secrets.token_hex(8))
+    lock = await asyncio.to_thread(_locked, folder)
     try:
         name, credential = await _credential(folder, post, library)
         library.sign(credential)
@@ -90,6 +93,7 @@ async def serve(post: Post, settings: Settings, ready: Callable[[str], None]) ->
         ready(name)
         await _work(Agent(nodes[0], library, cache, settings.worker.keep_alive_s), nodes[0])
     finally:
+        lock.close()
         await library.close()
 
 
@@ -138,6 +142,28 @@ def in_use(facts: WorkerFacts) -> frozenset[Digest]:
             except DigestInvalid:
                 break
     return frozenset(found)
+
+
+def _locked(folder: Path) -> IO[bytes]:
+    """Make the folder this process's own, until it is closed.
+
+    Raises:
+        OperationFailed: another worker runs in it; two with one credential would cut each other
+            off.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / "lock").open("ab")
+    except OSError as error:
+        raise OperationFailed(f"the worker's folder cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise OperationFailed(
+            "another worker runs in this data folder; give each its own with --data"
+        ) from error
+    return lock
 
 
 # --- the credential -----------------------------------------------------------------------------

@@ -101,13 +101,13 @@ class Transfer:
         try:
             begin = min(os.fstat(file).st_size, size)
             os.ftruncate(file, begin)
-            sha256 = hashlib.sha256()
-            _hash_file(file, begin, sha256)
+            running = hashlib.new(self._weights.digest.algorithm)
+            _hash_file(file, begin, running)
             if begin < size:
-                self._receive(file, begin, sha256)
+                self._receive(file, begin, running)
             if error := self._syncer.finish():
                 raise error
-            if sha256.hexdigest() != self._weights.digest.hex:
+            if running.hexdigest() != self._weights.digest.hex:
                 os.ftruncate(file, 0)
                 raise WrongBytes
             os.fsync(file)
@@ -115,9 +115,9 @@ class Transfer:
             self._syncer.finish()
             os.close(file)
 
-    def _receive(self, file: int, begin: int, sha256: _Hash) -> None:
+    def _receive(self, file: int, begin: int, running: _Hash) -> None:
         """Read the rest into the file; the hash is made beside it."""
-        hasher = _Hasher(sha256)
+        hasher = _Hasher(running)
         try:
             with contextlib.closing(self._open(begin)) as answer:
                 os.lseek(file, begin, os.SEEK_SET)
@@ -211,8 +211,8 @@ class _Syncer:
 class _Hasher:
     """Hashes pieces in a thread of its own, and lends the buffers they lie in."""
 
-    def __init__(self, sha256: _Hash) -> None:
-        self._sha256 = sha256
+    def __init__(self, running: _Hash) -> None:
+        self._running = running
         self._spare: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         self._full: queue.SimpleQueue[tuple[memoryview, int] | None] = queue.SimpleQueue()
         for _ in range(_PIECES):
@@ -236,7 +236,7 @@ class _Hasher:
     def _run(self) -> None:
         while (found := self._full.get()) is not None:
             piece, count = found
-            self._sha256.update(piece[:count])
+            self._running.update(piece[:count])
             self._spare.put(piece)
 
 
@@ -248,14 +248,14 @@ def _write(file: int, data: memoryview) -> None:
         data = data[os.write(file, data) :]
 
 
-def _hash_file(file: int, size: int, sha256: _Hash) -> None:
+def _hash_file(file: int, size: int, running: _Hash) -> None:
     """Hash what an earlier try left."""
     os.lseek(file, 0, os.SEEK_SET)
     while size:
         data = os.read(file, min(size, _PIECE))
         if not data:
             raise FetchBroken("the part became shorter")
-        sha256.update(data)
+        running.update(data)
         size -= len(data)
 
 

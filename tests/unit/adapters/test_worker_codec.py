@@ -1,5 +1,6 @@
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,7 +70,7 @@ def sent(value: Any) -> Any:
 def test_specs_and_facts_arrive_as_they_were_sent() -> None:
     assert spec_of(sent(spec_json(SPEC))) == SPEC
     assert spec_of(sent(spec_json(SPEC))).key == SPEC.key
-    assert facts_of(sent(facts_json(FACTS))) == FACTS
+    assert facts_of(sent(facts_json(FACTS, 0)), 0) == FACTS
 
 
 @pytest.mark.parametrize(
@@ -92,12 +93,18 @@ def test_what_is_no_spec_is_refused(change: dict[str, Any]) -> None:
         spec_of({})
 
 
+def test_times_are_told_from_now_on_for_clocks_differ() -> None:
+    loaded = replace(FACTS.loaded[0], expires_at=1_000)
+    found = facts_of(sent(facts_json(replace(FACTS, loaded=(loaded,)), 400)), 90_000)
+    assert found.loaded[0].expires_at == 90_600
+
+
 @pytest.mark.parametrize(
     "change", [{"loaded": [{}]}, {"cached": ["x"]}, {"memory_free": "some"}, {"labels": None}]
 )
 def test_what_are_no_facts_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(RequestInvalid, match="not the facts of a worker"):
-        facts_of(sent(facts_json(FACTS)) | change)
+        facts_of(sent(facts_json(FACTS, 0)) | change, 0)
 
 
 @pytest.mark.parametrize(

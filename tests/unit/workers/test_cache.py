@@ -290,6 +290,30 @@ async def test_a_disk_that_is_full_is_told_at_once(tmp_path: Path, library: Libr
         await kept.path(blob)
 
 
+async def test_blobs_of_the_longer_digest_are_checked_by_it(
+    tmp_path: Path, library: Library
+) -> None:
+    blob = Weights(Digest.of(DATA, "sha512"), len(DATA))
+    library.blobs[str(blob.digest)] = DATA
+    assert (await cache(tmp_path, library).path(blob)).read_bytes() == DATA
+    assert cache(tmp_path, library).digests == {blob.digest}
+    other = Weights(Digest.of(b"other", "sha512"), len(DATA))
+    library.blobs[str(other.digest)] = DATA
+    with pytest.raises(CannotRun):
+        await cache(tmp_path, library).path(other)
+
+
+def test_parts_that_were_given_up_go_at_the_next_start(tmp_path: Path, library: Library) -> None:
+    cache(tmp_path, library)
+    old, new = tmp_path / "incoming" / "old", tmp_path / "incoming" / "new"
+    for part in (old, new):
+        part.write_text("")
+    os.utime(old, (0, 0))
+    (tmp_path / "blobs" / "no-blob").write_text("")
+    assert cache(tmp_path, library).digests == frozenset()
+    assert [part.name for part in (tmp_path / "incoming").iterdir()] == ["new"]
+
+
 async def test_a_cache_file_of_the_wrong_size_is_fetched_again(
     tmp_path: Path, library: Library
 ) -> None:

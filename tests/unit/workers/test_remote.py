@@ -11,7 +11,7 @@ from registry.core.names import ModelName
 from registry.ports.workers import Loaded, LoadSpec, RunnerOptions, Weights, WorkerFacts
 from registry.settings import Settings
 from registry.workers.library import Library, LinkRefused, check_url
-from registry.workers.remote import Post, _credential, _default_name, in_use, serve
+from registry.workers.remote import Post, _credential, _default_name, _locked, in_use, serve
 from tests.support.linked import Place, taking_workers
 
 pytestmark = pytest.mark.anyio
@@ -93,6 +93,17 @@ async def test_without_an_engine_nothing_is_begun(tmp_path: Path) -> None:
     with pytest.raises(CannotRun, match="REGISTRY_WORKER__ENGINE"):
         await serve(Post("http://127.0.0.1:1"), settings, lambda name: None)
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_two_workers_do_not_share_a_folder(tmp_path: Path) -> None:
+    settings = Settings.load(
+        {}, data=tmp_path, worker={"engine": "true"}
+    )  # a program that is there
+    with _locked(tmp_path / "worker"):
+        with pytest.raises(OperationFailed, match="another worker runs in this data folder"):
+            await serve(Post("http://127.0.0.1:1"), settings, lambda name: None)
+    with pytest.raises(OperationFailed, match="not enrolled"):
+        await serve(Post("http://127.0.0.1:1"), settings, lambda name: None)
 
 
 def test_the_default_name_is_one_that_a_worker_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
