@@ -96,12 +96,12 @@ async def test_without_an_engine_nothing_is_begun(tmp_path: Path) -> None:
 
 
 async def test_two_workers_do_not_share_a_folder(tmp_path: Path) -> None:
-    settings = Settings.load(
-        {}, data=tmp_path, worker={"engine": "true"}
-    )  # a program that is there
-    with _locked(tmp_path / "worker"):
-        with pytest.raises(OperationFailed, match="another worker runs in this data folder"):
-            await serve(Post("http://127.0.0.1:1"), settings, lambda name: None)
+    settings = Settings.load({}, data=tmp_path, worker={"engine": "true"})  # which is there
+    with (
+        _locked(tmp_path / "worker"),
+        pytest.raises(OperationFailed, match="another worker runs in this data folder"),
+    ):
+        await serve(Post("http://127.0.0.1:1"), settings, lambda name: None)
     with pytest.raises(OperationFailed, match="not enrolled"):
         await serve(Post("http://127.0.0.1:1"), settings, lambda name: None)
 
