@@ -223,6 +223,9 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
+        # chunks come and go: memory that is given back each time costs a tenth of the work
+        "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+        "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
     }
 
 
