@@ -5,6 +5,7 @@ What is to become of them is planned by `registry/core/convert`; the numbers com
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from registry.core.convert.documents import CheckpointInvalid, shown
@@ -15,6 +16,7 @@ from registry.core.convert.files import (
     Folder,
     are_pickles,
     check_names,
+    dense_weights,
     wanted,
 )
 from registry.core.convert.lora import Base, convert_adapter
@@ -101,10 +103,25 @@ def read_headers(files: Mapping[str, File], folder: Folder) -> dict[str, Stored]
     """
     index = folder.contents.get(INDEX)
     names = weight_files(files, index, INDEX)
-    tensors = unite(_header(files[name]) for name in names)
+    tensors = unite([*(_header(files[name]) for name in names), _dense(files, folder)])
     if index is not None:
         check_index(index, INDEX, tensors)
     return tensors
+
+
+def _dense(files: Mapping[str, File], folder: Folder) -> list[Stored]:
+    """The tensors of layers after the pooling, which are in folders of their own."""
+    weights = dense_weights(files)
+    for name in folder.contents:
+        inside = name.removesuffix("/config.json")
+        if inside.endswith("_Dense") and inside not in weights:
+            raise CheckpointInvalid(f"no model.safetensors beside {name}")
+    return [
+        replace(tensor, name=f"{inside}.{tensor.name}")
+        for inside, name in weights.items()
+        if f"{inside}/config.json" in folder
+        for tensor in _header(files[name])
+    ]
 
 
 def _header(file: File) -> tuple[Stored, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.support.tiny_models import Tiny, bert, decoder, nomic_bert
+from tests.support.tiny_models import Hot, Tiny, bert, decoder, nomic_bert, safetensors
 
 TOKENIZERS = Path(__file__).resolve().parent.parent / "data" / "tokenizers"
 LLAMA3 = {
@@ -126,7 +126,19 @@ TEXTS = ("hello world", "The quick brown fox jumps over the lazy dog, and more o
 
 def pooled(tiny: Tiny, pooling: str) -> Tiny:
     settings = json.dumps({f"pooling_mode_{pooling}": True}).encode()
-    return Tiny(tiny.config, tiny.weights, {**tiny.files, "1_Pooling/config.json": settings})
+    files = {**tiny.files, "1_Pooling/config.json": settings}
+    return Tiny(tiny.config, tiny.weights, files, tiny.after)
+
+
+def embedding_gemma() -> Tiny:
+    tiny = over_pieces("Gemma3TextModel")
+    after = [Hot(1).matrix(96, 64), Hot(2).matrix(64, 96)]
+    files = dict(tiny.files)
+    for folder, matrix in zip(("2_Dense", "3_Dense"), after, strict=True):
+        settings = {"bias": False, "activation_function": "torch.nn.modules.linear.Identity"}
+        files[f"{folder}/config.json"] = json.dumps(settings).encode()
+        files[f"{folder}/model.safetensors"] = safetensors({"linear.weight": matrix})
+    return Tiny(tiny.config, tiny.weights, files, after)
 
 
 def encoders() -> dict[str, tuple[Tiny, str]]:
@@ -140,6 +152,7 @@ def encoders() -> dict[str, tuple[Tiny, str]]:
         "bert, last token": (pooled(words, "lasttoken"), "last"),
         "nomic-bert": (pooled(nomic, "mean_tokens"), "mean"),
         "roberta": (pooled(with_tokenizer(roberta, "gpt-2", BEGIN_END), "mean_tokens"), "mean"),
+        "embedding gemma": (pooled(embedding_gemma(), "mean_tokens"), "mean"),
         "qwen3 for embeddings": (
             pooled(over_bytes("Qwen3ForCausalLM", tie_word_embeddings=True), "lasttoken"),
             "last",

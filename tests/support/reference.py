@@ -166,7 +166,7 @@ class _Decoder:
 
     def slides(self, layer: int) -> bool:
         """Gemma 2 and GPT-OSS begin with a window and take turns; Gemma 3 says it."""
-        if self.kind == "Gemma3ForCausalLM":
+        if self.kind.startswith("Gemma3"):
             return bool(self.config["layer_types"][layer] == "sliding_attention")
         return self.kind in {"Gemma2ForCausalLM", "GptOssForCausalLM"} and layer % 2 == 0
 
@@ -178,7 +178,7 @@ class _Decoder:
         theta = self.config["rope_theta"]
         slides = self.slides(layer)
         config = self.config
-        if slides and self.kind == "Gemma3ForCausalLM":
+        if slides and self.kind.startswith("Gemma3"):
             theta, config = self.config["rope_local_base_freq"], {}
         turned_dims = int(self.dim * self.config.get("partial_rotary_factor", 1))
         frequencies, scale = rope_frequencies(config, turned_dims, theta, self.long)
@@ -196,6 +196,8 @@ class _Decoder:
         hidden = distance < 0
         if slides:
             hidden = hidden | (distance >= self.config["sliding_window"])
+        if self.config.get("use_bidirectional_attention"):
+            hidden = (abs(distance) > self.config["sliding_window"] // 2) & slides
         weights = self.sunk(np.where(hidden, -np.inf, scores), at)
         return self.linear(np.einsum("hqk,khd->qhd", weights, v).reshape(n, -1), f"{at}o_proj")
 
@@ -285,10 +287,15 @@ class _Decoder:
 
 
 def embedding(tiny: Tiny, ids: Sequence[int], pooling: str = "mean") -> Array:
-    """The vector of a text, of length 1: Bert, XLM-RoBERTa, Nomic-Bert, or a decoder's."""
+    """The vector of a text, of length 1: Bert, XLM-RoBERTa, Nomic-Bert, or a decoder's.
+
+    `tiny.after` are matrices that it is multiplied with after the pooling.
+    """
     decodes = "model.norm.weight" in tiny.weights
     x = _Decoder(tiny, False).hidden(ids) if decodes else _encoded(tiny, ids)
     v = x.mean(0) if pooling == "mean" else x[0] if pooling == "cls" else x[-1]
+    for matrix in tiny.after:
+        v = matrix @ v
     return np.asarray(v / np.linalg.norm(v))
 
 

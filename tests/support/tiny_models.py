@@ -69,6 +69,7 @@ class Tiny:
     config: dict[str, Any]
     weights: Weights
     files: dict[str, bytes] = field(default_factory=dict)
+    after: list[NDArray[np.float32]] = field(default_factory=list)  # layers after the pooling
 
     def contents(self, dtype: str = "F32") -> dict[str, bytes]:
         """Every file by name, the weights in one."""
@@ -157,6 +158,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "Gemma3ForCausalLM": {
         **GEMMA, "sliding_window": 16, "rope_theta": 1e6, "rope_local_base_freq": 10000.0,
         "layer_types": ["sliding_attention", "full_attention"], "sliding_window_pattern": 2,
+    },
+    "Gemma3TextModel": {
+        **GEMMA, "sliding_window": 16, "rope_theta": 1e6, "rope_local_base_freq": 10000.0,
+        "layer_types": ["sliding_attention", "full_attention"], "sliding_window_pattern": 2,
+        "use_bidirectional_attention": True,
     },
     "GptOssForCausalLM": {
         "head_dim": 32, "num_local_experts": 8, "num_experts_per_tok": 2,

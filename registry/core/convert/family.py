@@ -98,6 +98,7 @@ class Family:
     activations: frozenset[str] = SILU  # of the network, in the config's words
     tied: bool = False  # what `tie_word_embeddings` means when it is not there
     cuts_padding: bool = False  # rows of the embedding beyond the tokenizer are cut, not named
+    has_dense: bool = False  # layers after the pooling belong to the model
     tokenizer: TokenizerNotes = field(default_factory=TokenizerNotes)
 
 

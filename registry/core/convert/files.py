@@ -31,6 +31,7 @@ LIMITS = {
 
 _POOLING = re.compile(r"[0-9]{1,3}_(Pooling|Dense)/config\.json")
 _POOLING_LIMIT = 1 << 20
+_DENSE = re.compile(r"([0-9]{1,3}_Dense)/model\.safetensors")
 _PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl", ".pickle")
 _MAX_FILES = 1000
 _MAX_NAME = 255
@@ -68,6 +69,12 @@ def adapter_folders(names: Iterable[str]) -> list[dict[str, str]]:
             inside = {name[len(folder) :]: name for name in names if name.startswith(folder)}
             found.append({short: name for short, name in inside.items() if "/" not in short})
     return found
+
+
+def dense_weights(names: Iterable[str]) -> dict[str, str]:
+    """The files with the weights of layers after the pooling, by their folders."""
+    found = {name: _DENSE.fullmatch(name) for name in sorted(names)}
+    return {match[1]: name for name, match in found.items() if match}
 
 
 def are_pickles(names: Iterable[str]) -> bool:

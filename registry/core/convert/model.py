@@ -45,6 +45,8 @@ def convert_model(folder: Folder, tensors: Mapping[str, Stored]) -> Conversion:
     options(folder, config.values, words, kind.tokenizer)
     made += kind.constants(config)
     pooling = _pooling(folder)
+    _check_dense(folder, kind)
+    keys += _dense_keys(made)
     if pooling is None and kind.tokenizer.embeds:
         pooling = _POOLING_CLS
         warnings.append("no pooling is stated: the first token's vector is taken")
@@ -86,6 +88,32 @@ def _check_activation(kind: Family, config: Config) -> None:
     told = config.text("hidden_activation", "hidden_act", default=name)
     if told not in kind.activations:
         raise CheckpointInvalid(f"{config.file}: hidden_act {shown(told)} is not supported")
+
+
+def _check_dense(folder: Folder, kind: Family) -> None:
+    """Layers after the pooling: only some families have them in their graphs, and plain ones.
+
+    Raises:
+        CheckpointInvalid: there is one that would be left out, or does more than multiply.
+    """
+    for name in folder.contents:
+        if not name.endswith("_Dense/config.json"):
+            continue
+        values = folder.json(name) or {}
+        plain = str(values.get("activation_function", "Identity")).endswith("Identity")
+        if not kind.has_dense or not plain or values.get("bias") is True:
+            raise CheckpointInvalid(f"{name}: this layer after the pooling is not supported")
+
+
+def _dense_keys(made: list[Output]) -> list[KeyValue]:
+    """The sizes of the layers after the pooling."""
+    return [
+        u32(f"{name}_feat_{end}", tensor.shape[place])
+        for tensor in made
+        for name in ("dense_2", "dense_3")
+        if tensor.name == f"{name}.weight"
+        for place, end in enumerate(("in", "out"))
+    ]
 
 
 def _without_tied(kind: Family, config: Config, made: list[Output]) -> list[Output]:
@@ -131,11 +159,8 @@ def _pooling(folder: Folder) -> int | None:
     """How a text's vectors become one, if that is stated.
 
     Raises:
-        CheckpointInvalid: in a way that the engine does not know, or there is more to do after it.
+        CheckpointInvalid: in a way that the engine does not know.
     """
-    dense = next((name for name in folder.contents if name.endswith("_Dense/config.json")), "")
-    if dense:
-        raise CheckpointInvalid(f"{dense}: a layer after the pooling is not supported")
     name = next(
         (name for name in sorted(folder.contents) if name.endswith("_Pooling/config.json")), ""
     )

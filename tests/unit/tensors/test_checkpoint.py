@@ -9,6 +9,7 @@ import pytest
 
 from registry.core.convert.documents import CheckpointInvalid
 from registry.tensors.checkpoint import open_adapter, open_checkpoint
+from tests.support.checkpoints import embedding_gemma
 from tests.support.conversion import gguf, opened
 from tests.support.gguf_source import read
 from tests.support.tiny_models import decoder, safetensors, with_header
@@ -139,6 +140,17 @@ def test_an_adapter_needs_its_two_files() -> None:
     pair = {"adapter_config.json": b'{"lora_alpha": 1}', "model.safetensors": with_header({})}
     with opened(pair) as files, pytest.raises(CheckpointInvalid, match="num_hidden_layers"):
         open_adapter(files, options, lambda text: None)
+
+
+def test_layers_after_the_pooling_are_read_from_their_folders() -> None:
+    tiny = embedding_gemma()
+    made, _ = convert(tiny.contents())
+    shapes = {tensor.name: tensor.shape for tensor in read(made).tensors}
+    assert (shapes["dense_2.weight"], shapes["dense_3.weight"]) == ((64, 96), (96, 64))
+    files = tiny.contents()
+    del files["3_Dense/model.safetensors"]
+    with pytest.raises(CheckpointInvalid, match=r"no model\.safetensors beside 3_Dense/config"):
+        convert(files)
 
 
 def test_pieces_follow_the_plan_whatever_their_size(monkeypatch: pytest.MonkeyPatch) -> None:

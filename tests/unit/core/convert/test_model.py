@@ -59,6 +59,10 @@ def reweighted(tiny: Tiny, change: Callable[[dict[str, Any]], object]) -> Tiny:
 LLAMA = decoder("LlamaForCausalLM")
 
 
+def zeros(*shape: int) -> Any:
+    return np.zeros(shape, np.float32)
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_tensor_of_every_decoder_finds_its_place(name: str) -> None:
     tiny = decoder(name)
@@ -234,10 +238,35 @@ def test_an_encoder_says_how_its_vectors_become_one() -> None:
         plan(Tiny(tiny.config, tiny.weights, {"1_Pooling/config.json": b"{}"}))
 
 
-def test_a_layer_after_the_pooling_is_refused() -> None:
-    tiny = bert(vocab_size=320)
-    with pytest.raises(CheckpointInvalid, match=r"2_Dense/config\.json: a layer after the pooling"):
-        plan(Tiny(tiny.config, tiny.weights, {"2_Dense/config.json": b"{}"}))
+GEMMA_EMBEDDING = decoder("Gemma3TextModel")
+
+
+@pytest.mark.parametrize(
+    ("tiny", "settings"),
+    [
+        (bert(vocab_size=320), {}),
+        (GEMMA_EMBEDDING, {"activation_function": "torch.nn.modules.activation.Tanh"}),
+        (GEMMA_EMBEDDING, {"bias": True}),
+    ],
+)
+def test_a_layer_after_the_pooling_is_refused_where_it_would_be_lost(
+    tiny: Tiny, settings: dict[str, Any]
+) -> None:
+    files = {"2_Dense/config.json": json.dumps(settings).encode()}
+    with pytest.raises(CheckpointInvalid, match=r"2_Dense/config\.json: this layer after the pool"):
+        plan(Tiny(tiny.config, tiny.weights, files))
+
+
+def test_embedding_gemma_tells_the_sizes_of_its_layers_after_the_pooling() -> None:
+    dense = {"2_Dense.linear.weight": zeros(96, 64), "3_Dense.linear.weight": zeros(64, 96)}
+    tiny = Tiny(GEMMA_EMBEDDING.config, {**GEMMA_EMBEDDING.weights, **dense}, {})
+    found = keys(tiny)
+    at = "gemma-embedding.dense_"
+    assert (found[f"{at}2_feat_in"], found[f"{at}2_feat_out"]) == (64, 96)
+    assert (found[f"{at}3_feat_in"], found[f"{at}3_feat_out"]) == (96, 64)
+    assert found["gemma-embedding.pooling_type"] == 2
+    with pytest.raises(CheckpointInvalid, match="use_bidirectional_attention must be true"):
+        plan(changed(tiny, use_bidirectional_attention=None))
 
 
 def test_a_decoder_made_for_embeddings_says_so() -> None:
@@ -295,10 +324,6 @@ def test_nomic_bert_is_read_in_its_original_spelling() -> None:
 def test_each_architecture_has_one_family_for_its_adapters() -> None:
     assert BY_ARCHITECTURE["llama"].classes[:2] == ("LlamaForCausalLM", "MistralForCausalLM")
     assert BY_ARCHITECTURE["bert"].classes[0] == "BertModel"
-
-
-def zeros(*shape: int) -> Any:
-    return np.zeros(shape, np.float32)
 
 
 AT = "model.layers.1."
