@@ -70,10 +70,11 @@ async def test_a_model_that_may_not_be_read_is_not_there(
 
 async def test_only_what_may_be_read_is_seen_running(place: Secured) -> None:
     await ask(place, "alice", "/api/generate", model="team/secret")
-    for name, seen in (("root", 1), ("alice", 1), ("carol", 0)):
+    for name, sees in (("root", True), ("alice", True), ("carol", False)):
         answer = await place.ask("GET", "/api/ps", authorization=basic(name))
-        models = json.loads(answer.body)["models"]
-        assert [item["worker"] for item in models] == ["gpu-box"] * seen
+        models = {item["name"]: item["worker"] for item in json.loads(answer.body)["models"]}
+        assert models.get("team/secret:latest") == ("gpu-box" if sees else None)
+        assert bool(models) is sees
 
 
 async def test_work_is_written_up_to_who_asked(place: Secured) -> None:
