@@ -17,6 +17,8 @@ _PRAGMAS = (
     "foreign_keys = ON",
     "temp_store = MEMORY",
     "cache_size = -8192",  # KiB, of each connection; the system keeps the file's pages too
+    # A create writes 40 pages, mostly the same: by default every 25th would wait for a checkpoint.
+    "wal_autocheckpoint = 4096",  # pages of 4 KiB
     "journal_size_limit = 67108864",  # a log that grew during a long read shrinks again
 )
 
