@@ -110,7 +110,7 @@ LINES = [
          "200 401 200 200 200 200 403 200 403 200"),
     *(Line("POST", f"/api/experimental/{name}", "401 401 403 403 403 403 403 403 403 403", "{}")
       for name in ("web_search", "web_fetch")),
-    # inference: a model that one may not read is not there; 503: no worker
+    # inference: a model that one may not read is not there; 400: it has no weights
     *(line for path, body in {
         "/api/generate": '"prompt":"x"',
         "/api/chat": '"messages":[{"role":"user","content":"x"}]',
@@ -129,9 +129,9 @@ LINES = [
         "/api/embeddings": '"prompt":"x"',
         "/v1/embeddings": '"input":"x"',
     }.items() for line in (
-        Line("POST", path, "401 401 404 503 503 503 503 403 403 503",
+        Line("POST", path, "401 401 404 400 400 400 400 403 403 400",
              f'{{"model":"team/llama",{body}}}'),
-        Line("POST", path, "401 401 404 404 404 404 404 403 403 503",
+        Line("POST", path, "401 401 404 404 404 404 404 403 403 400",
              f'{{"model":"secret/model",{body}}}'),
     )),
     Line("POST", "/v1/audio/transcriptions", "401 401 400 400 400 400 400 403 403 400"),
