@@ -125,7 +125,9 @@ def _scaled(files: Files, part: Part, scales: Stored, block: tuple[int, int]) ->
         numbers = _E4M3[_read(files, part.stored, first, last, columns)]
         above = _read(files, scales, first // high, (last - 1) // high + 1, across)
         factors = _floats(above, scales.dtype)[np.arange(first, last) // high - first // high]
-        numbers *= np.repeat(factors, wide, axis=1)[:, :columns]
+        with np.errstate(over="ignore", invalid="ignore"):
+            numbers *= np.repeat(factors, wide, axis=1)[:, :columns]
+        _check_finite(numbers, "F32", part.stored)  # rounding could hide it
         yield _to_bf16(numbers)[:: part.step]
 
 
@@ -194,8 +196,6 @@ def _is_finite(chunk: Chunk, kind: str) -> bool:
     Positive ones that are not finite are the largest signed integers, negative ones the largest
     unsigned ones.
     """
-    if not chunk.size:
-        return True
     width = chunk.dtype.itemsize
     infinite = _INFINITE[kind]
     signed, unsigned = chunk.view(f"<i{width}"), chunk.view(f"<u{width}")
