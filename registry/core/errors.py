@@ -32,6 +32,7 @@ RegistryError
 │   └── WorkerLost            it, or the model's runner, went away meanwhile
 ├── StorageFull               no space left for the bytes
 ├── OperationFailed           work that was begun and cannot be finished
+│   └── CheckpointInvalid     files that cannot be converted to a model
 └── UpstreamFailed            another registry's fault
     ├── UpstreamUnknown       it does not have the thing
     ├── UpstreamRefused       it will not let us, or we will not go there
@@ -224,6 +225,10 @@ class StorageFull(RegistryError):
 
 class OperationFailed(RegistryError):
     """Work that was begun and cannot be finished; the message says why."""
+
+
+class CheckpointInvalid(OperationFailed):
+    """A checkpoint that cannot be converted; the message names the file, the key or the tensor."""
 
 
 class UpstreamFailed(RegistryError):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from registry.core.convert.documents import CheckpointInvalid, shown
+from registry.core.convert.documents import shown
 from registry.core.convert.files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -31,6 +31,7 @@ from registry.core.convert.safetensors import (
     unite,
     weight_files,
 )
+from registry.core.errors import CheckpointInvalid
 from registry.core.gguf import Tensor
 from registry.core.gguf.writer import Pair
 from registry.tensors.files import File

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.core.convert.documents import CheckpointInvalid, shown
+from registry.core.convert.documents import shown
 from registry.core.convert.plan import (
     AddOne,
     Columns,
@@ -25,6 +25,7 @@ from registry.core.convert.plan import (
     Turned,
 )
 from registry.core.convert.safetensors import Stored
+from registry.core.errors import CheckpointInvalid
 from registry.tensors.files import File
 from registry.tensors.sources import CHUNK_ELEMENTS, Chunk
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from math import prod
 
 from registry.core.convert.config import Config
-from registry.core.convert.documents import CheckpointInvalid, shown
+from registry.core.convert.documents import shown
 from registry.core.convert.plan import Packed4, Plain, Scaled, View
 from registry.core.convert.safetensors import Stored
+from registry.core.errors import CheckpointInvalid
 
 _FLOATS = frozenset({"F32", "F16", "BF16"})
 _SCALE_INV = "_scale_inv"

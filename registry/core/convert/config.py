@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry.core.convert.documents import CheckpointInvalid, shown
+from registry.core.convert.documents import shown
+from registry.core.errors import CheckpointInvalid
 
 FILE = "config.json"
 _MOST = (1 << 31) - 1

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from registry.core.convert.config import Config, Rope, rope
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.family import Half, Rule
 from registry.core.convert.plan import KeyValue, Step, f32, text, u32
+from registry.core.errors import CheckpointInvalid
 
 _MAX_LAYERS = 1024
 

@@ -5,15 +5,11 @@ from typing import Any
 
 import orjson
 
-from registry.core.errors import OperationFailed
+from registry.core.errors import CheckpointInvalid
 
 _SHOWN = 120
 _MAX_CONTAINERS, _MAX_PAIRS, _MAX_ITEMS = 3_000_000, 3_000_000, 8_000_000
 """What the largest known vocabulary needs, several times over; what was parsed stays below 1 GB."""
-
-
-class CheckpointInvalid(OperationFailed):
-    """A checkpoint that cannot be converted; the message names the file, the key or the tensor."""
 
 
 def shown(text: str) -> str:

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from registry.core.convert.documents import CheckpointInvalid, read_json, shown
+from registry.core.convert.documents import read_json, shown
+from registry.core.errors import CheckpointInvalid
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"

@@ -13,7 +13,7 @@ from typing import Any
 
 from registry.core.convert.architectures import BY_ARCHITECTURE
 from registry.core.convert.config import Config
-from registry.core.convert.documents import CheckpointInvalid, shown
+from registry.core.convert.documents import shown
 from registry.core.convert.family import Family, Rule, Whole
 from registry.core.convert.files import ADAPTER_CONFIG, Folder
 from registry.core.convert.mapping import in_order
@@ -31,6 +31,7 @@ from registry.core.convert.plan import (
     u32,
 )
 from registry.core.convert.safetensors import Stored
+from registry.core.errors import CheckpointInvalid
 
 _PEFT = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.default)?\.weight")
 _MLX = re.compile(r"(.+)\.lora_([ab])")

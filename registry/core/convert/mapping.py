@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from registry.core.convert.companions import Found, check_floats
-from registry.core.convert.documents import CheckpointInvalid, shown
+from registry.core.convert.documents import shown
 from registry.core.convert.family import Alternate, Cut, Family, Half, Pick, Rule
 from registry.core.convert.plan import Columns, Output, Packed4, Part, Turned, View
+from registry.core.errors import CheckpointInvalid
 
 _NUMBER = re.compile(r"(?<=\.)(\d{1,6})(?=\.|$)")
 _MAX_MATRIX = 1 << 28

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from registry.core.convert.architectures import family
 from registry.core.convert.companions import pair_up
 from registry.core.convert.config import Config
-from registry.core.convert.documents import CheckpointInvalid, shown
+from registry.core.convert.documents import shown
 from registry.core.convert.family import Family
 from registry.core.convert.files import CONFIG, Folder
 from registry.core.convert.mapping import Counts, cut_rows, in_order, outputs
 from registry.core.convert.plan import Conversion, KeyValue, Output, Scaled, text, u32
 from registry.core.convert.safetensors import Stored
 from registry.core.convert.tokenizer import Vocabulary, options, vocabulary
+from registry.core.errors import CheckpointInvalid
 
 FILE_TYPE_F16, FILE_TYPE_MXFP4 = 1, 38
 _QUANTIZATION_VERSION = 2

@@ -17,7 +17,8 @@ from typing import Any
 
 import orjson
 
-from registry.core.convert.documents import CheckpointInvalid, shown
+from registry.core.convert.documents import shown
+from registry.core.errors import CheckpointInvalid
 from registry.core.strict_json import JsonInvalid, parse
 
 PREFIX = struct.Struct("<Q")

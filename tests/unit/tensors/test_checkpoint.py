@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from registry.core.convert.documents import CheckpointInvalid
+from registry.core.errors import CheckpointInvalid
 from registry.tensors.checkpoint import open_adapter, open_checkpoint
 from tests.support.checkpoints import embedding_gemma
 from tests.support.conversion import gguf, opened

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.plan import (
     AddOne,
     Columns,
@@ -19,7 +18,7 @@ from registry.core.convert.plan import (
     Turned,
 )
 from registry.core.convert.safetensors import Stored
-from registry.core.errors import OperationFailed
+from registry.core.errors import CheckpointInvalid, OperationFailed
 from registry.tensors import transforms
 from tests.support.conversion import opened
 from tests.support.conversion import stored as read_stored

@@ -21,8 +21,9 @@ from registry.core.convert.architectures import (
     smollm3,
     xlm_roberta,
 )
-from registry.core.convert.documents import CheckpointInvalid, shown
+from registry.core.convert.documents import shown
 from registry.core.convert.family import Family
+from registry.core.errors import CheckpointInvalid
 
 MODULES = (
     llama,

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from registry.core.convert.config import Config
 from registry.core.convert.decoder import Sizes
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.family import GELU, Cut, Family, Rule, TokenizerNotes
 from registry.core.convert.plan import KeyValue, f32, flag, u32
+from registry.core.errors import CheckpointInvalid
 
 HEADS = ("pooler.", "position_ids", "cls.", "lm_head.")
 """Parts of names of tensors that an encoder without its training heads does not need."""

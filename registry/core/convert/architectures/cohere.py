@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from registry.core.convert.config import Config
 from registry.core.convert.decoder import Sizes, attention, ends, gated, rope_keys, size_keys
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.family import Family, Rule
 from registry.core.convert.plan import KeyValue, f32
+from registry.core.errors import CheckpointInvalid
 
 
 def keys(config: Config) -> Iterator[KeyValue]:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from registry.core.convert.architectures import gemma, gemma3
 from registry.core.convert.config import Config
 from registry.core.convert.decoder import Sizes
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.family import GELU, TEXT_PREFIXES, Family, Rule, TokenizerNotes
 from registry.core.convert.plan import KeyValue
+from registry.core.errors import CheckpointInvalid
 
 
 def keys(config: Config) -> Iterator[KeyValue]:

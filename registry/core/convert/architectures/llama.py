@@ -13,9 +13,9 @@ from registry.core.convert.decoder import (
     norms,
     rope_keys,
 )
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.family import SEEING, TEXT_PREFIXES, Family, Rule
 from registry.core.convert.plan import KeyValue, Output, Pairs, u32
+from registry.core.errors import CheckpointInvalid
 
 
 def keys(config: Config) -> Iterator[KeyValue]:

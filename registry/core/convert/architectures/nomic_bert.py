@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from registry.core.convert.architectures import bert
 from registry.core.convert.config import Config, rope
 from registry.core.convert.decoder import Sizes
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.family import Family, Rule, TokenizerNotes
 from registry.core.convert.plan import KeyValue, f32
+from registry.core.errors import CheckpointInvalid
 
 _THETA = 1000.0
 

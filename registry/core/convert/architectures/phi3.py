@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from registry.core.convert.config import Config, Rope, rope
 from registry.core.convert.decoder import Sizes, decoder_keys, ends, norms
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.family import Family, Rule
 from registry.core.convert.plan import KeyValue, Output, f32, u32
+from registry.core.errors import CheckpointInvalid
 
 
 def keys(config: Config) -> Iterator[KeyValue]:

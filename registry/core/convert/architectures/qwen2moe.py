@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from registry.core.convert.architectures import qwen2
 from registry.core.convert.config import Config
 from registry.core.convert.decoder import Sizes, attention, ends, expert_keys, experts, norms
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.family import Family, Rule
 from registry.core.convert.plan import KeyValue, u32
+from registry.core.errors import CheckpointInvalid
 
 
 def keys(config: Config) -> Iterator[KeyValue]:

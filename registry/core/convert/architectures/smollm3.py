@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from registry.core.convert.architectures import llama
 from registry.core.convert.config import Config
 from registry.core.convert.decoder import Sizes
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.family import Family
 from registry.core.convert.plan import KeyValue
+from registry.core.errors import CheckpointInvalid
 
 _EVERY = 4  # the engine leaves rope out of every fourth layer
 

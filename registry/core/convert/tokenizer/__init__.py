@@ -6,7 +6,6 @@ Source: spec inference-and-gguf 9.4.
 from collections.abc import Mapping
 from typing import Any
 
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.family import TokenizerNotes
 from registry.core.convert.files import Folder
 from registry.core.convert.plan import u32
@@ -22,6 +21,7 @@ from registry.core.convert.tokenizer.vocabulary import (
     added_token,
     space_prefix,
 )
+from registry.core.errors import CheckpointInvalid
 
 __all__ = ["Vocabulary", "options", "vocabulary"]
 

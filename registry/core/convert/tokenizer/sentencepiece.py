@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 
-from registry.core.convert.documents import CheckpointInvalid, shown
+from registry.core.convert.documents import shown
 from registry.core.convert.plan import KeyValue, flag
 from registry.core.convert.tokenizer.unigram import charsmap
 from registry.core.convert.tokenizer.vocabulary import (
@@ -20,6 +20,7 @@ from registry.core.convert.tokenizer.vocabulary import (
     in_line,
     space_prefix,
 )
+from registry.core.errors import CheckpointInvalid
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _UNIGRAM = 1

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from registry.core.convert.documents import CheckpointInvalid, shown
+from registry.core.convert.documents import shown
 from registry.core.convert.files import Folder
 from registry.core.convert.plan import KeyValue, array, flag, text, u32
 from registry.core.convert.tokenizer.vocabulary import TokenizerJson, TokenType, Vocabulary
+from registry.core.errors import CheckpointInvalid
 from registry.core.gguf import Kind
 
 _KEYS = {

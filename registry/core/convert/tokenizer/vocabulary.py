@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from registry.core.convert.documents import CheckpointInvalid, shown
+from registry.core.convert.documents import shown
 from registry.core.convert.plan import KeyValue, array, flag, text
+from registry.core.errors import CheckpointInvalid
 from registry.core.gguf import Kind
 
 MAX_TOKENS = 2_000_000

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator
 
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.plan import KeyValue, flag
 from registry.core.convert.tokenizer.vocabulary import (
     MAX_TOKENS,
@@ -12,6 +11,7 @@ from registry.core.convert.tokenizer.vocabulary import (
     Vocabulary,
     in_line,
 )
+from registry.core.errors import CheckpointInvalid
 
 _START = "\u2581"
 _INSIDE = "##"

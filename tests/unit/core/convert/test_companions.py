@@ -7,9 +7,9 @@ import pytest
 
 from registry.core.convert.companions import pair_up
 from registry.core.convert.config import Config
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.plan import Packed4, Plain, Scaled
 from registry.core.convert.safetensors import Stored
+from registry.core.errors import CheckpointInvalid
 
 
 def stored(*tensors: tuple[str, str, tuple[int, ...]]) -> dict[str, Stored]:

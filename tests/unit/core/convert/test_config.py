@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from registry.core.convert.config import Config, Rope, llama3_factors, rope
-from registry.core.convert.documents import CheckpointInvalid
+from registry.core.errors import CheckpointInvalid
 
 
 def test_the_language_models_keys_come_first() -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from registry.core.convert import documents
-from registry.core.convert.documents import CheckpointInvalid, read_json, shown
+from registry.core.convert.documents import read_json, shown
+from registry.core.errors import CheckpointInvalid
 
 
 def test_names_are_shown_safe_and_short() -> None:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.files import (
     Folder,
     adapter_folders,
@@ -12,6 +11,7 @@ from registry.core.convert.files import (
     needed,
     wanted,
 )
+from registry.core.errors import CheckpointInvalid
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.files import Folder
 from registry.core.convert.lora import Base, convert_adapter
 from registry.core.convert.plan import Conversion, Pairs, Turned
+from registry.core.errors import CheckpointInvalid
 from registry.core.gguf import Array
 from tests.support.conversion import planned, stored
 from tests.support.tiny_models import Tiny, decoder, safetensors

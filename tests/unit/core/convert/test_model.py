@@ -9,8 +9,8 @@ import pytest
 
 from registry.core.convert import mapping
 from registry.core.convert.architectures import BY_ARCHITECTURE, FAMILIES
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.plan import Conversion, Output, Turned
+from registry.core.errors import CheckpointInvalid
 from registry.core.gguf import Array
 from tests.support.conversion import planned
 from tests.support.tiny_models import Tiny, bert, decoder, fuse_experts, nomic_bert, safetensors

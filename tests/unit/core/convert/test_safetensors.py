@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.core.convert import safetensors
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.safetensors import (
     PREFIX,
     Stored,
@@ -20,6 +19,7 @@ from registry.core.convert.safetensors import (
     unite,
     weight_files,
 )
+from registry.core.errors import CheckpointInvalid
 
 
 def parse(header: Any, data: int = 0, name: str = "m.safetensors") -> tuple[Stored, ...]:

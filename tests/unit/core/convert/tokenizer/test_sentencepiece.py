@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.tokenizer import sentencepiece as module
 from registry.core.convert.tokenizer.sentencepiece import (
     read_model,
@@ -14,6 +13,7 @@ from registry.core.convert.tokenizer.sentencepiece import (
     xlm_sentence_piece,
 )
 from registry.core.convert.tokenizer.vocabulary import Token, TokenType
+from registry.core.errors import CheckpointInvalid
 from tests.support.sentencepiece import block, flag, model, number, piece
 
 FILE = "tokenizer.model"

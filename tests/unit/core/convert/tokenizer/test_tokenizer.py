@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.core.convert.documents import CheckpointInvalid
 from registry.core.convert.family import TokenizerNotes
 from registry.core.convert.files import Folder
 from registry.core.convert.tokenizer import options, vocabulary, wordpiece
@@ -22,6 +21,7 @@ from registry.core.convert.tokenizer.vocabulary import (
     Vocabulary,
     in_line,
 )
+from registry.core.errors import CheckpointInvalid
 from registry.core.gguf import Array
 from tests.support.sentencepiece import model as sentencepiece_model
 
