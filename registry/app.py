@@ -223,7 +223,7 @@ def _proof(app: Starlette) -> Proof:
 @contextlib.asynccontextmanager
 async def _lifespan(services: Services) -> AsyncIterator[dict[str, object]]:
     """Background duties while the server runs; the catalog is closed last."""
-    await services.housekeeping.settle([])
+    await services.housekeeping.recover()
     duties = asyncio.create_task(_duties(services))
     services.muster.start()
     try:

@@ -9,12 +9,13 @@ the catalog has the bytes, and whatever a power cut left of the files is written
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import anyio.to_thread
 import structlog
 
-from registry.core.errors import RegistryError
+from registry.core.errors import RegistryError, StorageFull
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog, FolderChange, Reader, Transaction, Unwritten
 from registry.ports.folder import ModelsFolder
@@ -47,6 +48,13 @@ class _Due:
         contents = tx.unwritten(_CONTENTS, mark.content)
         is_all = len(contents) < _CONTENTS  # else the tags wait: their blobs may be among the rest
         return cls(contents, tx.folder_changes(_CHANGES, mark.change) if is_all else [])
+
+    def end(self, mark: _Mark) -> _Mark:
+        """How far one is who was at `mark` and has done this."""
+        return _Mark(
+            self.contents[-1].id if self.contents else mark.content,
+            self.changes[-1].id if self.changes else mark.change,
+        )
 
     @property
     def is_full(self) -> bool:
@@ -83,7 +91,7 @@ class Filing:
                 return  # the round that was begun after our call has done ours too
             self._waiting = 0
             while True:
-                due = await self._catalog.read(lambda tx: _Due.after(tx, self._written))
+                due = await self._catalog.read(partial(_Due.after, mark=self._written))
                 if due.contents or due.changes:
                     await anyio.to_thread.run_sync(self._write, due)
                     self._note(due)
@@ -92,6 +100,31 @@ class Filing:
         if self._written != self._durable and self._syncing is None:
             self._syncing = asyncio.create_task(self._sync_soon())
 
+    async def recover(self) -> None:
+        """Write what an earlier run left due, before anything is served.
+
+        Where there is no room for that, files that may be torn go: the catalog has their bytes.
+        """
+        try:
+            await self.write()
+        except StorageFull as error:
+            log.warning("files wait for room", error=str(error))
+            async with self._lock:
+                await self._clear(self._written)
+
+    async def _clear(self, mark: _Mark) -> None:
+        while True:
+            due = await self._catalog.read(partial(_Due.after, mark=mark))
+            await anyio.to_thread.run_sync(self._remove, due)
+            mark = due.end(mark)
+            if not due.is_full:
+                return
+
+    def _remove(self, due: _Due) -> None:
+        self._folder.apply([FolderChange(change.id, change.name, None) for change in due.changes])
+        for item in due.contents:
+            self._store.remove(item.storage_key)
+
     def _write(self, due: _Due) -> None:
         self._store.put({item.storage_key: item.content for item in due.contents})
         self._folder.apply(due.changes)
@@ -99,10 +132,7 @@ class Filing:
     def _note(self, due: _Due) -> None:
         self._keys += [item.storage_key for item in due.contents]
         self._changes += due.changes
-        self._written = _Mark(
-            due.contents[-1].id if due.contents else self._written.content,
-            due.changes[-1].id if due.changes else self._written.change,
-        )
+        self._written = due.end(self._written)
 
     async def finish(self) -> None:
         """Sync what was written; to be called before the catalog is closed."""

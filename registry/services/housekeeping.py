@@ -60,6 +60,10 @@ class Housekeeping:
         if freed:
             self._poked.set()
 
+    async def recover(self) -> None:
+        """Before anything is served: write the files that an earlier run left due."""
+        await self._filing.recover()
+
     async def finish(self) -> None:
         """Wait for what goes on in the background; to be called before the catalog is closed."""
         await self._filing.finish()

@@ -1,6 +1,7 @@
 """Files for what the catalog decided: at once without a sync, then synced, then forgotten."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,10 +82,40 @@ async def test_the_next_start_puts_right_what_a_power_cut_left(tmp_path: Path, w
     harm(tmp_path / "b" / "blobs" / Digest.of(b"Be brief.").file_name, what)
     harm(tmp_path / "b" / "manifests" / TAG, what)
     async with library(tmp_path / "b") as lib:
-        await lib.housekeeping.settle([])
+        await lib.housekeeping.recover()
         assert (lib.files(), lib.tag_files()) == expected
         await lib.housekeeping.finish()
         assert await due(lib) == (0, 0)
+
+
+async def test_a_start_without_room_takes_torn_files_away_and_serves_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, data: memoryview) -> int:
+        raise OSError(28, "No space left on device")
+
+    digest = Digest.of(b"Be brief.")
+    async with library(tmp_path / "a") as lib:
+        await lib.base()
+        await lib.housekeeping.finish()
+        await layered(lib)
+        expected = lib.files(), lib.tag_files()
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+    file, tag = tmp_path / "b" / "blobs" / digest.file_name, tmp_path / "b" / "manifests" / TAG
+    harm(file, "torn")
+    harm(tag, "emptied")
+    async with library(tmp_path / "b") as lib:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", refuse)
+            await lib.housekeeping.recover()
+        assert not file.exists()
+        assert not tag.exists()
+        blob = await lib.catalog.read(lambda tx: tx.blob(digest))
+        assert blob is not None
+        async with await lib.blobs.open(blob) as opened:
+            assert await opened.read(0, opened.size) == b"Be brief."
+        await lib.housekeeping.settle([])  # there is room again
+        assert (lib.files(), lib.tag_files()) == expected
 
 
 def harm(path: Path, what: str) -> None:
