@@ -42,7 +42,8 @@ class RunnerOptions:
     `num_ctx` and `num_batch` are tokens per slot, `parallel` the slots. None and -1 leave the
     choice to the engine. `embedding` starts it for vectors only. `chat_template` is given to the
     engine in place of the model's own; None keeps that; `jinja` False means that prompts come
-    rendered.
+    rendered. With `shift` an answer that fills its slot goes on: the oldest half of what came after
+    `n_keep` tokens is forgotten, where the model's kind of memory allows it.
     """
 
     num_ctx: int = 4096
@@ -55,6 +56,7 @@ class RunnerOptions:
     embedding: bool = False
     jinja: bool = True
     chat_template: str | None = None
+    shift: bool = True
 
 
 @dataclass(frozen=True, slots=True)

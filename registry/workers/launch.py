@@ -68,6 +68,7 @@ def runner_settings(files: Files, options: RunnerOptions, place: Place) -> dict[
         "main_gpu": options.main_gpu,
         "use_mmap": options.use_mmap,
         "embedding": options.embedding,
+        "shift": options.shift and not options.embedding,
         "jinja": options.jinja,
         "chat_template": _chat_template(options),
         "prompt_cache_mib": _PROMPT_CACHE_MIB,
@@ -93,6 +94,8 @@ def server_arguments(files: Files, options: RunnerOptions, place: Place) -> list
         line += ["--mmproj", files.projector]
     if options.embedding:
         line += ["--embedding"]
+    elif options.shift:
+        line += ["--context-shift"]
     if options.num_gpu >= 0:
         line += ["-ngl", str(options.num_gpu)]
     if options.main_gpu is not None:

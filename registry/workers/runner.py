@@ -94,6 +94,7 @@ def _parameters(engine: Any, settings: Mapping[str, Any]) -> Any:
     params.cpuparams.n_threads = settings["threads"]
     params.cpuparams_batch.n_threads = settings["threads"]
     params.embedding = settings["embedding"]
+    params.ctx_shift = settings["shift"]
     params.use_jinja = settings["jinja"]
     params.chat_template = settings["chat_template"]
     params.cache_ram_mib = settings["prompt_cache_mib"]

@@ -68,7 +68,7 @@ def test_a_template_of_its_own_is_replaced_by_a_placeholder_where_prompts_come_r
     assert settings(chat_template="{{")["chat_template"] == "{{"
     assert settings()["chat_template"] == ""
     assert arguments(jinja=False).endswith("--chat-template chatml --no-jinja")
-    assert arguments().endswith("--metrics --lora /a --lora /b --mmproj /p --jinja")
+    assert arguments(shift=False).endswith("--metrics --lora /a --lora /b --mmproj /p --jinja")
 
 
 def test_a_server_program_is_told_what_differs_from_its_defaults() -> None:
@@ -99,6 +99,14 @@ def test_a_runner_gets_what_the_engine_needs_of_the_environment_and_no_secret() 
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     assert "OMP_WAIT_POLICY" not in runner_environment(environ, "/src", dedicated=True)
+
+
+def test_contexts_shift_unless_told_otherwise_or_for_vectors() -> None:
+    assert settings()["shift"] is True
+    assert settings(shift=False)["shift"] is False
+    assert settings(embedding=True)["shift"] is False
+    assert "--context-shift" in arguments()
+    assert "--context-shift" not in arguments(shift=False) + arguments(embedding=True)
 
 
 def test_no_key_stands_among_a_programs_arguments() -> None:

@@ -110,6 +110,18 @@ async def test_limits_and_stop_sequences_end_an_answer_and_are_told_apart(shelf:
         assert (stopped[-1].stop.limit, stopped[-1].stop.stopped_by) == (False, " are")
 
 
+async def test_an_answer_longer_than_its_slot_goes_on_where_contexts_shift(shelf: Shelf) -> None:
+    spec = shelf.put("m", LOOP, RunnerOptions(num_ctx=256))
+    async with node(shelf) as worker:
+        shifting = await pieces(await worker.acquire(spec), n_predict=600)
+        assert shifting[-1].stop is not None
+        assert shifting[-1].stop.timings.tokens == 600
+        ending = await pieces(await worker.acquire(with_options(spec, shift=False)), n_predict=600)
+        assert ending[-1].stop is not None
+        assert ending[-1].stop.limit
+        assert ending[-1].stop.timings.tokens < 256
+
+
 async def test_logprobs_come_with_each_token(shelf: Shelf) -> None:
     async with node(shelf) as worker:
         running = await worker.acquire(shelf.put("m", MODEL))
