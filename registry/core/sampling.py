@@ -37,6 +37,7 @@ class Sampling:
         """From checked options, with an end to open-ended answers: ten contexts."""
         most = _OPEN_ENDED * num_ctx
         predict = integer(options, "num_predict", -1)
+        last = integer(options, "repeat_last_n", 64)
         stops = [item for item in options.get("stop") or () if item]
         return cls(
             num_keep=integer(options, "num_keep", 4),
@@ -46,7 +47,7 @@ class Sampling:
             top_p=number(options, "top_p", 0.9),
             min_p=number(options, "min_p", 0.0),
             typical_p=number(options, "typical_p", 1.0),
-            repeat_last_n=integer(options, "repeat_last_n", 64),
+            repeat_last_n=num_ctx if last < 0 else last,  # -1 means all of the context
             temperature=number(options, "temperature", 0.8),
             repeat_penalty=number(options, "repeat_penalty", 1.0),
             presence_penalty=number(options, "presence_penalty", 0.0),

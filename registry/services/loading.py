@@ -23,10 +23,11 @@ HARMONY = frozenset({"gptoss", "gpt-oss"})
 """Families whose models write a format of their own."""
 RUNNER_OPTIONS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap")
 """The options that decide what is loaded."""
+_LEAST_BATCH = 2  # an engine that gets 1 ends while it loads
 _NUM_BATCH = 512
 _EMBEDDING_NUM_BATCH = 2048
 _MOST_LAYERS = 10_000
-_MOST_THREADS = 1024
+_MOST_THREADS = 256
 
 
 _DEFAULT = GoTemplate.read(DEFAULT)
@@ -132,7 +133,7 @@ def _runner(options: Mapping[str, Any], num_ctx: int, embeds: bool) -> RunnerOpt
     gpu = options.get("main_gpu")
     return RunnerOptions(
         num_ctx=num_ctx,
-        num_batch=max(1, min(integer(options, "num_batch", batch), num_ctx)),
+        num_batch=max(_LEAST_BATCH, min(integer(options, "num_batch", batch), num_ctx)),
         num_gpu=max(-1, min(integer(options, "num_gpu", -1), _MOST_LAYERS)),
         main_gpu=None if gpu is None else max(0, min(integer(options, "main_gpu", 0), 255)),
         num_thread=max(0, min(integer(options, "num_thread", 0), _MOST_THREADS)),

@@ -11,7 +11,7 @@ from typing import Any
 from anyio import to_thread
 
 from registry.core.conversation import IMAGE_TOKENS, as_openai, images_of, tagged, window
-from registry.core.errors import OperationFailed, PromptTooLong
+from registry.core.errors import OperationFailed, PromptTooLong, RequestInvalid
 from registry.core.prompt import Turn, render
 from registry.core.template import GoTemplate
 from registry.core.wishes import GenerateWish, Message
@@ -23,6 +23,7 @@ _STEPS_AT_ONCE = 5_000
 _TEXT_AT_ONCE = 1 << 17
 _MARKS_BEGIN = ("<", "[")  # those of all tokenizers do
 _MARKS_KEPT = 512
+_TOKENS = 1 << 31
 TOO_LONG = (
     "the prompt is longer than the context length currently available to the model; shorten the "
     "prompt, adjust the context length in settings, or use a model with a longer context length"
@@ -89,8 +90,14 @@ async def _whole(job: Job, stage: Stage, messages: Sequence[Message]) -> Prompt:
         prompt = await _of_messages(job, stage, messages)
     text = prompt.text
     if isinstance(wish, GenerateWish) and wish.context:
-        text = await stage.running.detokenize(wish.context) + text
+        text = await _said_before(wish.context, stage) + text
     return replace(prompt, text=await _unmarked(job, stage, text))
+
+
+async def _said_before(context: Sequence[int], stage: Stage) -> str:
+    if not all(0 <= token < _TOKENS for token in context):  # engines would cut off higher bits
+        raise RequestInvalid("a token is not in the model's vocabulary")
+    return await stage.running.detokenize(context)
 
 
 async def _unmarked(job: Job, stage: Stage, text: str) -> str:

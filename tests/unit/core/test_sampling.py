@@ -53,3 +53,8 @@ def test_openai_servers_are_told_only_what_was_said() -> None:
 
 def test_stop_sequences_are_bounded() -> None:
     assert len(Sampling.of({"stop": [str(n) for n in range(1000)]}, 10).stop) == 64
+
+
+def test_to_look_back_by_minus_one_means_all_of_the_context() -> None:
+    assert Sampling.of({"repeat_last_n": -1}, 100).repeat_last_n == 100
+    assert Sampling.of({"repeat_last_n": 0}, 100).repeat_last_n == 0

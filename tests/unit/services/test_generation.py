@@ -123,6 +123,12 @@ async def test_who_renders(lib: Library, go_template: Any, model: str, way: str)
     assert asked.worker.leases[-1].spec.options.jinja is (way == "chat")
 
 
+@pytest.mark.parametrize("token", [-1, 1 << 40])
+async def test_a_context_is_made_of_tokens(lib: Library, token: int) -> None:
+    with pytest.raises(RequestInvalid, match="not in the model's vocabulary"):
+        await desk(lib).events(GenerateWish(model="plain", prompt="x", context=(65, token)))
+
+
 async def test_what_is_wrong_with_a_template_is_told(lib: Library) -> None:
     with pytest.raises(OperationFailed, match="Nope"):
         await desk(lib).events(ChatWish(model="broken", messages=(USER,)))

@@ -48,7 +48,8 @@ async def test_runner_options_stay_within_bounds(lib: Library) -> None:
     }  # fmt: skip
     options = (await spec(lib, "plain", wild)).options
     assert (options.num_batch, options.num_gpu, options.main_gpu) == (100, -1, 255)
-    assert (options.num_thread, options.use_mmap, options.jinja) == (1024, False, False)
+    assert (options.num_thread, options.use_mmap, options.jinja) == (256, False, False)
+    assert (await spec(lib, "plain", {"num_batch": 0})).options.num_batch == 2
     plain = (await spec(lib, "plain", {})).options
     assert (plain.main_gpu, plain.num_thread, plain.use_mmap, plain.embedding) == (
         None,
