@@ -20,8 +20,12 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.integration.test_proxies import Place as Way
+from tests.integration.test_proxies import place as way_in
 from tests.support.scripted_model import scripted_model
 from tests.support.server import Server, free_port, running, start
+
+__all__ = ["way_in"]
 
 pytestmark = pytest.mark.engine
 
@@ -52,13 +56,15 @@ def token(server: Server, *options: str) -> str:
 
 
 @contextlib.contextmanager
-def worker(server: Server, data: Path, *options: str) -> Iterator[WorkerProcess]:
+def worker(
+    server: Server, data: Path, *options: str, url: str = "", **told: str
+) -> Iterator[WorkerProcess]:
     """A worker for the length of a block, linked when it begins."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("REGISTRY_", "OLLAMA_"))}
     with subprocess.Popen(
-        [sys.executable, "-m", "registry", "worker", "--server", server.url]
+        [sys.executable, "-m", "registry", "worker", "--server", url or server.url]
         + ["--data", str(data), *options],
-        env=environ,
+        env={**environ, **told},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -250,3 +256,25 @@ def test_a_library_that_restarts_is_found_again(tmp_path: Path) -> None:
                 assert linked.process.poll() is None
     finally:
         server.stop()
+
+
+def test_a_worker_calls_in_through_a_proxy_and_tls(way_in: Way, tmp_path: Path) -> None:
+    server, trust = way_in.server, str(way_in.authority.file)
+    with way_in.client() as client:
+        place = Place(server, client)
+        place.make("long", LONG)
+        line = [sys.executable, "-m", "registry", "model", "place", "long", "--label", "far"]
+        subprocess.run([*line, "--data", str(server.data)], check=True, capture_output=True)
+        options = ("--token", token(server), "--name", "far", "--label", "far")
+        with worker(server, tmp_path, *options, url=way_in.url, SSL_CERT_FILE=trust) as far:
+            began = time.monotonic()
+            texts, first_s = [], 0.0
+            for frame in place.stream():
+                first_s = first_s or time.monotonic() - began
+                texts.append(frame.get("response", str(frame)))
+            whole_s = time.monotonic() - began
+            assert "".join(texts) == "".join(LONG)
+            assert first_s < whole_s / 2, "the answer was held back on its way"
+            assert len(far.blobs()) == 1
+            (loaded,) = client.get("/api/ps").json()["models"]
+            assert loaded["worker"] == "far"
