@@ -397,3 +397,42 @@ async def test_a_base_that_is_quantized_cannot_be_quantized(lib: Library) -> Non
     await lib.base("base", gguf_of(quantized, tensors))
     with pytest.raises(OperationFailed, match="quantization is only supported"):
         await lib.make("m", origin="base", quantize="q4_0")
+
+
+# folders: see also test_create_checkpoint.py
+
+INPUTS = Path(__file__).parents[2] / "golden" / "inputs"
+
+
+async def folder(lib: Library, name: str) -> dict[str, str]:
+    """A folder of the recorded inputs, uploaded."""
+    paths = sorted((INPUTS / name).iterdir())
+    return {path.name: await lib.put(path.read_bytes()) for path in paths}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (
+            {"files": {"config.json": "x", "pytorch_model.bin": "y"}},
+            "pickle files are not supported; convert to safetensors",
+        ),
+        ({"files": {"m.safetensors": "x", "../config.json": "y"}}, "open config.json: no such"),
+        ({"adapters": {"adapter_model.safetensors": "x"}}, "open adapter_config.json: no such"),
+        ({"adapters": {"adapter_config.json": "x"}}, "unknown type"),
+    ],
+)
+async def test_folders_that_make_no_model_are_refused(
+    lib: Library, recipe: dict[str, Any], words: str
+) -> None:
+    await lib.base()
+    ask = recipe if "files" in recipe else {"origin": "base", **recipe}
+    with pytest.raises((OperationFailed, RequestInvalid), match=words):
+        await lib.make("m", **ask)
+
+
+async def test_an_adapter_needs_a_base_of_its_kind(lib: Library) -> None:
+    adapters = await folder(lib, "safetensors-lora")
+    projector = await lib.put((INPUTS / "clip-mlp.gguf").read_bytes())
+    with pytest.raises(RequestInvalid, match="no base model was found"):
+        await lib.make("m", files={"p.gguf": projector}, adapters=adapters)
