@@ -96,6 +96,9 @@ def tagged(messages: Sequence[Message]) -> tuple[Message, ...]:
     count = 0
     marked: list[Message] = []
     for message in messages:
+        if not message.images:
+            marked.append(message)
+            continue
         prefix, content = "", message.content
         for _ in images_of((message,)):
             tag = f"[img-{count}]"
@@ -106,6 +109,22 @@ def tagged(messages: Sequence[Message]) -> tuple[Message, ...]:
                 prefix += tag
         marked.append(replace(message, content=prefix + content))
     return tuple(marked)
+
+
+def as_template(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """The messages as a Go template gets them; images stand in the text by number."""
+    return [_for_template(message) for message in messages]
+
+
+def _for_template(message: Message) -> dict[str, Any]:
+    converted: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.thinking:
+        converted["thinking"] = message.thinking
+    if message.tool_calls:
+        converted["tool_calls"] = [call.as_json() for call in message.tool_calls]
+    if message.tool_name or message.tool_call_id:
+        converted |= {"tool_name": message.tool_name, "tool_call_id": message.tool_call_id}
+    return converted
 
 
 def as_openai(messages: Iterable[Message]) -> list[dict[str, Any]]:
@@ -119,12 +138,15 @@ def as_openai(messages: Iterable[Message]) -> list[dict[str, Any]]:
 
 def _openai(message: Message) -> dict[str, Any]:
     converted: dict[str, Any] = {"role": message.role}
-    converted |= {"tool_call_id": message.tool_call_id} if message.tool_call_id else {}
-    converted |= {"name": message.tool_name} if message.tool_name else {}
-    converted |= {"reasoning_content": message.thinking} if message.thinking else {}
-    calls = [_call(call) for call in message.tool_calls or ()]
-    converted |= {"tool_calls": calls} if calls else {}
-    media = images_of((message,))
+    if message.tool_call_id:
+        converted["tool_call_id"] = message.tool_call_id
+    if message.tool_name:
+        converted["name"] = message.tool_name
+    if message.thinking:
+        converted["reasoning_content"] = message.thinking
+    if message.tool_calls:
+        converted["tool_calls"] = [_call(call) for call in message.tool_calls]
+    media = images_of((message,)) if message.images else []
     if not media:
         return {**converted, "content": message.content}
     text = [{"type": "text", "text": message.content}] if message.content else []

@@ -10,7 +10,14 @@ from typing import Any
 
 from anyio import to_thread
 
-from registry.core.conversation import IMAGE_TOKENS, as_openai, images_of, tagged, window
+from registry.core.conversation import (
+    IMAGE_TOKENS,
+    as_openai,
+    as_template,
+    images_of,
+    tagged,
+    window,
+)
 from registry.core.errors import OperationFailed, PromptTooLong, RequestInvalid
 from registry.core.prompt import Turn, render
 from registry.core.template import GoTemplate
@@ -154,7 +161,7 @@ async def _of_messages(job: Job, stage: Stage, messages: Sequence[Message]) -> P
     images = tuple(images_of(messages))
     marked = tagged(messages)
     if job.rendering.mode is Mode.NATIVE and job.rendering.jinja:
-        plain = [replace(message, images=None) for message in marked]
+        plain = [replace(message, images=None) if message.images else message for message in marked]
         return Prompt(await stage.running.apply_template(chat_body(job, plain)), images)
     return Prompt(await _rendered(job.rendering.plain, _turn(job, marked), stage.today), images)
 
@@ -167,7 +174,7 @@ async def _direct(job: Job, stage: Stage, wish: GenerateWish, template: GoTempla
 
 def _turn(job: Job, messages: Sequence[Message]) -> Turn:
     return Turn(
-        messages=[replace(message, images=None).as_json() for message in messages],
+        messages=as_template(messages),
         tools=job.tools or None,
         think=bool(job.think),
         think_level=_level(job.think),

@@ -6,6 +6,7 @@ import pytest
 from registry.core.conversation import (
     Stored,
     as_openai,
+    as_template,
     images_of,
     media_of,
     of_chat,
@@ -102,6 +103,26 @@ def test_images_get_numbers_in_the_text() -> None:
 def test_what_a_model_must_take_in(data: bytes, sense: str) -> None:
     assert media_of([Message(images=(data,))]) == {sense}
     assert media_of([U]) == frozenset()
+
+
+def test_messages_as_a_template_gets_them() -> None:
+    call = ToolCall("f", {"a": 1.0}, "id", 2)
+    messages = [
+        U,
+        Message("assistant", "a", thinking="t", images=(PNG,), tool_calls=(call,)),
+        Message("tool", "r", tool_name="f", tool_call_id="id"),
+    ]
+    function = {"index": 2, "name": "f", "arguments": {"a": 1.0}}
+    assert as_template(messages) == [
+        {"role": "user", "content": "u"},
+        {
+            "role": "assistant",
+            "content": "a",
+            "thinking": "t",
+            "tool_calls": [{"id": "id", "function": function}],
+        },
+        {"role": "tool", "content": "r", "tool_name": "f", "tool_call_id": "id"},
+    ]
 
 
 def test_messages_as_an_engine_reads_them() -> None:
