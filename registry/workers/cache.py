@@ -24,10 +24,11 @@ from registry.adapters.store_marker import read_marker
 from registry.core.digest import Digest
 from registry.core.errors import CannotRun, DigestInvalid, StorageFull, Unavailable
 from registry.ports.workers import Weights
-from registry.workers.transfer import FetchBroken, Source, Transfer, WrongBytes
+from registry.workers.transfer import FetchBroken, FetchRefused, Source, Transfer, WrongBytes
 
 _TRIES = 5
 _PAUSE_S = 0.5
+_FULL_RETRY_S = 60
 _PARTS_S = 7 * 86_400
 """Parts that nobody went on with for so long are deleted at the next start."""
 _SPARE = 0.05
@@ -113,9 +114,9 @@ class BlobCache:
         """Where a blob lies, fetched if it does not.
 
         Raises:
-            StorageFull: there is no room for it.
-            CannotRun: what the library sends is not what it is called.
-            Unavailable: it could not be fetched.
+            CannotRun: it is larger than the cache, or what the library sends is not what it is
+                called.
+            Unavailable: it could not be fetched, or there is no room for it now.
         """
         own = await asyncio.to_thread(self._own, weights)
         if own is not None:
@@ -170,7 +171,8 @@ class BlobCache:
             file = self._blobs / weights.digest.file_name
             await asyncio.to_thread(_publish, part, file)
         except OSError as error:
-            raise StorageFull(f"the worker's cache cannot be written: {_reason(error)}") from error
+            told = f"the cache of the worker cannot be written: {_reason(error)}"
+            raise Unavailable(told, _FULL_RETRY_S) from error
         finally:
             self._reserved -= weights.size
         self._kept[weights.digest] = _Kept(weights.size, time.time())
@@ -193,7 +195,7 @@ class BlobCache:
                     ) from error
             except FetchBroken as error:
                 failures = 1 if transfer.received else failures + 1
-                if failures >= _TRIES:
+                if failures >= _TRIES or isinstance(error, FetchRefused):
                     raise Unavailable(f"{weights.digest} cannot be fetched: {error}", 10) from error
                 await asyncio.sleep(_PAUSE_S * 2**failures)
             else:
@@ -207,8 +209,11 @@ class BlobCache:
         """Delete what was not used for the longest until `size` more bytes fit.
 
         Raises:
-            StorageFull: what is left is in use, or it is larger than the cache.
+            CannotRun: it is larger than the cache.
+            Unavailable: what is left is in use.
         """
+        if self._limit and size > self._limit:
+            raise CannotRun(f"{size} bytes are more than the cache of the worker holds")
         used = self._in_use() | frozenset(self._fetching)
         old = sorted(
             (digest for digest in self._kept if digest not in used),
@@ -216,7 +221,8 @@ class BlobCache:
         )
         while not self._fits(size):
             if not old:
-                raise StorageFull(f"the worker's cache has no room for {size} bytes")
+                told = f"the cache of the worker has no room for {size} bytes"
+                raise Unavailable(told, _FULL_RETRY_S)
             digest = old.pop(0)
             with contextlib.suppress(OSError):
                 (self._blobs / digest.file_name).unlink()

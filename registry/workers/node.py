@@ -117,7 +117,7 @@ class Node:
             held, loaded = await self._slot(spec)
         finally:
             self._waiting -= 1
-        held.pinned = held.pinned or spec.pinned
+        held.pinned = spec.pinned
         load_ns = time.monotonic_ns() - began if loaded else 0
         assert held.wire is not None
 

@@ -38,6 +38,12 @@ _MEMORY = re.compile(
 )
 _CPU_BUFFERS = re.compile(r"^(CPU.*|BLAS|.*_Host)$")
 _KILLED = -9  # what the kernel does when memory runs out
+_ENDS = {
+    -signal.SIGILL: "the engine uses instructions that this processor does not have",
+    -signal.SIGSEGV: "the engine crashed while it loaded the model",
+    -signal.SIGABRT: "the engine gave up while it loaded the model",
+    -signal.SIGKILL: "the engine was killed while it loaded the model, perhaps for want of memory",
+}
 
 
 @dataclass(slots=True)
@@ -286,5 +292,5 @@ async def _failure(child: Child, otherwise: str) -> LoadFailed:
     if not done:
         child.kill()
     code = await child_ended
-    reason = child.log.reason or otherwise
+    reason = child.log.reason or _ENDS.get(code, otherwise)
     return LoadFailed(reason, no_memory=child.log.no_memory or code == _KILLED)

@@ -41,6 +41,10 @@ class FetchBroken(Exception):
     """The library did not send all of it; what came is kept."""
 
 
+class FetchRefused(FetchBroken):
+    """The library does not give it to us; asking again would not help."""
+
+
 class WrongBytes(Exception):
     """All of it came and is not what it is called; nothing is kept."""
 
@@ -178,7 +182,8 @@ class Transfer:
             if (answer.status == 206 and expected) or (answer.status == 200 and begin == 0):
                 return answer
             answer.close()
-            raise FetchBroken(f"the library answered {answer.status}")
+            kind = FetchRefused if answer.status in {400, 401, 403, 404} else FetchBroken
+            raise kind(f"the library answered {answer.status}")
         raise FetchBroken("too many redirects")
 
 

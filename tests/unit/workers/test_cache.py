@@ -187,9 +187,17 @@ async def test_other_bytes_than_those_of_the_digest_are_not_kept(
 async def test_a_library_that_never_sends_it_all_is_given_up(
     tmp_path: Path, library: Library
 ) -> None:
+    blob = library.put(DATA)
+    library.breaks_after = [0] * 9
+    with pytest.raises(Unavailable, match="cannot be fetched: the connection broke off"):
+        await cache(tmp_path, library).path(blob)
+    assert len(library.asked) == 5
+
+
+async def test_a_library_that_refuses_is_asked_once(tmp_path: Path, library: Library) -> None:
     with pytest.raises(Unavailable, match="cannot be fetched: the library answered 404"):
         await cache(tmp_path, library).path(weights(b"absent"))
-    assert len(library.asked) == 5
+    assert len(library.asked) == 1
 
 
 async def test_nobody_there_is_told_in_words(tmp_path: Path) -> None:
@@ -265,7 +273,7 @@ async def test_what_a_runner_has_open_stays(tmp_path: Path, library: Library) ->
     one, two = library.put(b"1" * 1000), library.put(b"2" * 1000)
     kept = cache(tmp_path, library, limit=1500, used=frozenset({one.digest}))
     await kept.path(one)
-    with pytest.raises(StorageFull, match="no room for 1000 bytes"):
+    with pytest.raises(Unavailable, match="no room for 1000 bytes"):
         await kept.path(two)
     assert kept.digests == {one.digest}
 
@@ -276,9 +284,15 @@ async def test_room_is_reserved_before_a_fetch_begins(tmp_path: Path, library: L
     kept = cache(tmp_path, library, limit=1500)
     first = asyncio.create_task(kept.path(one))
     await asyncio.sleep(0.02)
-    with pytest.raises(StorageFull):
+    with pytest.raises(Unavailable):
         await kept.path(two)
     await first
+
+
+async def test_what_is_larger_than_the_cache_never_runs(tmp_path: Path, library: Library) -> None:
+    blob = library.put(b"1" * 1000)
+    with pytest.raises(CannotRun, match="more than the cache of the worker holds"):
+        await cache(tmp_path, library, limit=999).path(blob)
 
 
 async def test_a_disk_that_is_full_is_told_at_once(tmp_path: Path, library: Library) -> None:
@@ -286,7 +300,7 @@ async def test_a_disk_that_is_full_is_told_at_once(tmp_path: Path, library: Libr
     kept = cache(tmp_path, library)
     part = tmp_path / "incoming" / blob.digest.file_name
     part.symlink_to("/dev/full")
-    with pytest.raises(StorageFull):
+    with pytest.raises(Unavailable, match="cannot be written"):
         await kept.path(blob)
 
 

@@ -180,6 +180,22 @@ async def test_a_load_without_memory_is_tried_once_more_with_all_of_it(
             await worker.acquire(shelf.put("three", b"three"))  # nothing to let go of
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("ILL", "instructions that this processor does not have"), ("KILL", "for want of memory")],
+)
+async def test_a_program_that_is_killed_by_the_system_is_told_in_words(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    path = tmp_path / "llama-server"
+    path.write_text(f"#!/bin/sh\nkill -{name} $$\n")
+    path.chmod(0o755)
+    shelf = Shelf(tmp_path)
+    async with node(shelf, Engine("llama-server", program=str(path))) as worker:
+        with pytest.raises(CannotRun, match=text):
+            await worker.acquire(shelf.put("m", b"any bytes"))
+
+
 async def test_a_program_that_is_none_is_told(tmp_path: Path) -> None:
     path = tmp_path / "llama-server"
     path.write_bytes(b"\x00not a program")
