@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from registry.ports.blobs import Opened
 from registry.ports.tensors import TensorJob
 from registry.tensors.engine import find_engine
 from tests.support.gguf_source import read
+from tests.support.tiny_models import decoder, safetensors
 from tests.support.weighty import gguf_of, model, parts, shards
 
 pytestmark = pytest.mark.anyio
@@ -49,16 +52,24 @@ class World:
 
     @contextlib.asynccontextmanager
     async def begin(self, *files: bytes, target: str = "") -> AsyncIterator[Process]:
+        named = {f"m{number}.gguf": data for number, data in enumerate(files)}
+        async with self.begin_named("gguf", named, target) as process:
+            yield process
+
+    @contextlib.asynccontextmanager
+    async def begin_named(
+        self, kind: Literal["gguf", "checkpoint"], files: Mapping[str, bytes], target: str = ""
+    ) -> AsyncIterator[Process]:
         async with contextlib.AsyncExitStack() as stack:
             opened: list[tuple[str, Opened]] = []
-            for number, data in enumerate(files):
+            for name, data in files.items():
                 incoming = await self.store.create(len(data))
                 await incoming.write(data)
                 key = await incoming.publish(await incoming.seal())
                 await incoming.close()
                 blob = await stack.enter_async_context(await self.store.open(key))
-                opened.append((f"m{number}.gguf", blob))
-            job = TensorJob("gguf", opened, target)
+                opened.append((name, blob))
+            job = TensorJob(kind, opened, target)
             yield await stack.enter_async_context(self.workshop.begin(job))
 
     async def make(self, *files: bytes, target: str = "") -> bytes:
@@ -97,6 +108,31 @@ async def test_a_quantized_file_says_its_size_before_the_first_byte(world: World
 async def test_shards_are_joined(world: World) -> None:
     made = read(await world.make(*shards(3)))
     assert len(made.tensors) == len(parts()[1])
+
+
+async def test_a_checkpoint_of_eight_bits_becomes_one_of_eight_bits(world: World) -> None:
+    tiny = decoder("LlamaForCausalLM")
+    name = "model.layers.0.mlp.up_proj.weight"
+    weights = dict(tiny.weights)
+    weights[name] = np.zeros((96, 64), np.uint8)
+    weights[f"{name}_scale_inv"] = np.ones((1, 1), np.float32)
+    words = {f"w{number}": number for number in range(320)}
+    tokenizer = {
+        "model": {"type": "BPE", "vocab": words, "merges": []},
+        "pre_tokenizer": {"type": "ByteLevel"},
+    }
+    files = {
+        **tiny.contents(),
+        "tokenizer.json": json.dumps(tokenizer).encode(),
+        "model.safetensors": safetensors(weights, {name: "F8_E4M3"}),
+    }
+    async with world.begin_named("checkpoint", files) as process:
+        sink = Sink()
+        await process.feed(sink)
+    header = read(bytes(sink.data))
+    assert header.entries["source_quantization"].value == "hf_fp8"
+    assert header.entries["general.file_type"].value == 7
+    assert {tensor.name: tensor.type for tensor in header.tensors}["blk.0.ffn_up.weight"] == "Q8_0"
 
 
 @pytest.mark.parametrize(
