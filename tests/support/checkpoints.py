@@ -89,6 +89,9 @@ DECODERS: dict[str, Callable[[], Tiny]] = {
         "LlamaForCausalLM", rope_scaling={"type": "linear", "factor": 4.0}
     ),
     "llama, yarn": lambda: over_bytes("LlamaForCausalLM", rope_scaling=YARN),
+    "llama, yarn with a factor": lambda: over_bytes(
+        "LlamaForCausalLM", rope_scaling={**YARN, "attention_factor": 1.5}
+    ),
     "mistral": lambda: over_pieces("MistralForCausalLM"),
     "mixtral": lambda: over_bytes("MixtralForCausalLM"),
     "qwen2": lambda: over_bytes("Qwen2ForCausalLM"),

@@ -50,7 +50,8 @@ def rope_frequencies(
     if kind == "llama3":
         return _llama3(plain, scaling), 1.0
     if kind == "yarn":
-        return _yarn(plain, scaling, dim, theta), 0.1 * math.log(scaling["factor"]) + 1
+        usual = 0.1 * math.log(scaling["factor"]) + 1
+        return _yarn(plain, scaling, dim, theta), scaling.get("attention_factor", usual)
     if kind in {"longrope", "su"}:
         factors = np.array(scaling["long_factor" if long else "short_factor"])
         original = config["original_max_position_embeddings"]

@@ -3,6 +3,7 @@
 Source: spec inference-and-gguf 9.1.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -80,13 +81,8 @@ def rope_keys(config: Config) -> Iterator[KeyValue]:
     yield from scaling_keys(found)
 
 
-_YARN = (
-    ("yarn_beta_fast", "beta_fast"),
-    ("yarn_beta_slow", "beta_slow"),
-    ("yarn_ext_factor", "extrapolation_factor"),
-    ("yarn_attn_factor", "attention_factor"),
-    ("yarn_log_multiplier", "mscale_all_dim"),
-)
+_BETAS = (("beta_fast", 32.0), ("beta_slow", 1.0))
+"""What the engine takes for yarn's betas: for these architectures it reads no keys about them."""
 
 
 def scaling_keys(found: Rope) -> Iterator[KeyValue]:
@@ -100,16 +96,45 @@ def scaling_keys(found: Rope) -> Iterator[KeyValue]:
         yield text("rope.scaling.type", "linear")
         yield f32("rope.scaling.factor", found.factor)
     elif found.kind == "yarn":
-        yield text("rope.scaling.type", "yarn")
-        yield f32("rope.scaling.factor", found.factor)
-        if settings.has("original_max_position_embeddings"):
-            original = settings.count("original_max_position_embeddings")
-            yield u32("rope.scaling.original_context_length", original)
-        for key, name in _YARN:
-            if settings.has(name):
-                yield f32(f"rope.scaling.{key}", settings.number(name))
+        yield from _yarn_keys(found)
     elif found.kind in {"dynamic", "proportional"}:
         raise CheckpointInvalid(f"{settings.file}: rope type {found.kind} is not supported")
+
+
+def _yarn_keys(found: Rope) -> Iterator[KeyValue]:
+    settings = found.settings
+    if found.factor < 1:
+        raise CheckpointInvalid(f"{settings.file}: the yarn rope settings make no sense")
+    yield text("rope.scaling.type", "yarn")
+    yield f32("rope.scaling.factor", found.factor)
+    if settings.has("original_max_position_embeddings"):
+        original = settings.count("original_max_position_embeddings")
+        yield u32("rope.scaling.original_context_length", original)
+    for name, usual in _BETAS:
+        value = settings.number(name, default=usual)
+        if value != usual:
+            raise CheckpointInvalid(f"{settings.file}: {name} {value} is not supported")
+        yield f32(f"rope.scaling.yarn_{name}", value)
+    share = yarn_attention(found) / _yarn_growth(found, 1.0)
+    if abs(share - 1) > 1e-6:
+        yield f32("rope.scaling.attn_factor", share)
+
+
+def yarn_attention(found: Rope) -> float:
+    """What cosines and sines are multiplied with, in whichever way that is stated."""
+    settings = found.settings
+    if settings.has("attention_factor"):
+        return settings.number("attention_factor")
+    if settings.has("mscale") and settings.has("mscale_all_dim"):
+        above, below = (settings.number(name) for name in ("mscale", "mscale_all_dim"))
+        if above and below:
+            return _yarn_growth(found, above) / _yarn_growth(found, below)
+    return _yarn_growth(found, 1.0)
+
+
+def _yarn_growth(found: Rope, weight: float) -> float:
+    """What the engine multiplies with by itself, for a weight of 1."""
+    return 0.1 * abs(weight) * math.log(found.factor) + 1
 
 
 def expert_keys(config: Config, inner: str | None = None) -> Iterator[KeyValue]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from registry.core.convert.config import Config, Rope, rope
+from registry.core.convert.config import Config, rope
 from registry.core.convert.decoder import Sizes, decoder_keys, ends, norms
 from registry.core.convert.family import Family, Rule
 from registry.core.convert.plan import KeyValue, Output, f32, u32
@@ -18,8 +18,8 @@ def keys(config: Config) -> Iterator[KeyValue]:
     yield f32("rope.freq_base", found.theta)
     yield u32("rope.scaling.original_context_length", _original(config))
     yield u32("attention.sliding_window", config.count("sliding_window", default=0, least=0))
-    if found.kind in {"longrope", "su", "yarn"}:
-        yield f32("rope.scaling.attn_factor", _attention_factor(config, found))
+    if found.kind in {"longrope", "su"}:
+        yield f32("rope.scaling.attn_factor", _attention_factor(config))
     elif found.kind != "default":
         raise CheckpointInvalid(f"{config.file}: rope type {found.kind} is not supported")
 
@@ -40,13 +40,11 @@ def _original(config: Config) -> int:
     return config.count("original_max_position_embeddings", default=context)
 
 
-def _attention_factor(config: Config, found: Rope) -> float:
+def _attention_factor(config: Config) -> float:
     original = _original(config)
     scale = config.count("max_position_embeddings") / original
     if scale <= 1 or original < 2:
         return 1.0
-    if found.kind == "yarn":
-        return 0.1 * math.log(scale) + 1
     return math.sqrt(1 + math.log(scale) / math.log(original))
 
 

@@ -118,17 +118,32 @@ def test_llama3s_scaling_is_a_tensor_and_the_others_are_keys() -> None:
     linear = keys(changed(LLAMA, rope_scaling={"type": "linear", "factor": 2.0}))
     assert linear["llama.rope.scaling.type"] == "linear"
     assert linear["llama.rope.scaling.factor"] == 2.0
-    yarn = {
-        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64,
-        "beta_fast": 16.0,
-        "attention_factor": 1.5,
-    }  # fmt: skip
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
     found_yarn = keys(changed(LLAMA, rope_scaling=yarn))
     assert found_yarn["llama.rope.scaling.original_context_length"] == 64
-    assert found_yarn["llama.rope.scaling.yarn_beta_fast"] == 16.0
-    assert found_yarn["llama.rope.scaling.yarn_attn_factor"] == 1.5
+    assert found_yarn["llama.rope.scaling.yarn_beta_fast"] == 32.0
+    assert "llama.rope.scaling.attn_factor" not in found_yarn
     short = keys(changed(LLAMA, rope_scaling={"rope_type": "yarn", "factor": 4.0}))
     assert "llama.rope.scaling.original_context_length" not in short
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [
+        ({"attention_factor": 1.0}, 1 / 1.1386),
+        ({"attention_factor": 1.5}, 1.5 / 1.1386),
+        ({"mscale": 1.0, "mscale_all_dim": 1.0}, 1 / 1.1386),
+        ({"mscale": 0.707, "mscale_all_dim": 0.707}, 1 / 1.1386),
+        ({"mscale": 1.0, "mscale_all_dim": 0.0}, None),
+        ({"mscale": 1.0}, None),
+    ],
+)
+def test_yarns_factor_is_told_less_what_the_engine_does_by_itself(
+    settings: dict[str, Any], share: float | None
+) -> None:
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, **settings}
+    found = keys(changed(LLAMA, rope_scaling=yarn)).get("llama.rope.scaling.attn_factor")
+    assert found == (share if share is None else pytest.approx(share, rel=1e-4))
 
 
 def test_a_tied_output_is_not_written_twice() -> None:
@@ -209,10 +224,6 @@ def test_phi3s_longrope_is_two_tensors_and_a_factor() -> None:
     found = keys(tiny)
     assert found["phi3.rope.scaling.attn_factor"] == pytest.approx((1 + 2 / 6) ** 0.5)
     assert found["phi3.attention.sliding_window"] == 0
-    yarn = {"type": "yarn", "original_max_position_embeddings": 64, "factor": 4.0}
-    assert keys(decoder("Phi3ForCausalLM", rope_scaling=yarn))[
-        "phi3.rope.scaling.attn_factor"
-    ] == pytest.approx(0.1 * np.log(4) + 1)
     same = decoder("Phi3ForCausalLM", rope_scaling=scaling)
     assert keys(same)["phi3.rope.scaling.attn_factor"] == 1.0
     parted = decoder("Phi3ForCausalLM", rope_parameters={"partial_rotary_factor": 0.5})
@@ -455,6 +466,14 @@ FAULTS: dict[str, tuple[Tiny, str]] = {
     "norms of queries": (
         decoder("CohereForCausalLM", use_qk_norm=True),
         "use_qk_norm is not supported",
+    ),
+    "other betas": (
+        changed(LLAMA, rope_scaling={"type": "yarn", "factor": 2.0, "beta_fast": 16}),
+        "beta_fast 16.0 is not supported",
+    ),
+    "yarn that shrinks": (
+        changed(LLAMA, rope_scaling={"type": "yarn", "factor": 0.5}),
+        "make no sense",
     ),
     "another activation": (changed(LLAMA, hidden_act="relu"), "hidden_act relu is not supported"),
 }
