@@ -20,7 +20,8 @@ from registry.core.errors import Conflict
 from registry.ports.accounts import Account, ApiKey, Code, PublicKey, Session
 
 _P = bindparam
-_ONE = 1  # the id of the only row of `account_change`
+_ONE = 1  # ids of the rows of `account_change`: any change, one of policies
+_POLICIES_CHANGE = 2
 
 _ACCOUNT_COLUMNS = (
     t.account.c.id,
@@ -156,6 +157,11 @@ class AccountQueries(Queries):
         """See `AccountReader`."""
         return [_account(row) for row in self._sql.all(_ADMINS, yes=True)]
 
+    def policies_version(self) -> int:
+        """See `AccountReader`."""
+        row = self._sql.one(_VERSION, id=_POLICIES_CHANGE)
+        return row[0] if row else 0
+
     def accounts_version(self) -> int:
         """See `AccountReader`."""
         row = self._sql.one(_VERSION, id=_ONE)
@@ -211,6 +217,10 @@ class AccountChanges(AccountQueries):
     def _changed(self) -> None:
         """Something changed that decides what callers may do or prove."""
         self._sql.run(_CHANGED, id=_ONE, first=1)
+
+    def _policies_changed(self) -> None:
+        self._changed()
+        self._sql.run(_CHANGED, id=_POLICIES_CHANGE, first=1)
 
     def put_account(self, account: Account) -> Account:
         """See `AccountWriter`."""

@@ -278,11 +278,11 @@ class RightsChanges(AccountChanges, RightsQueries):
             visibility=policy.visibility.value,
             immutable=json.dumps(policy.immutable),
         )
-        self._changed()
+        self._policies_changed()
 
     def delete_policy(self, pattern: str) -> bool:
         """See `AccountWriter`."""
-        self._changed()
+        self._policies_changed()
         return self._sql.run(_DELETE_POLICY, pattern=pattern) > 0
 
     def use_nonce(self, key: str, nonce: str, until: int) -> bool:

@@ -172,6 +172,9 @@ class AccountReader(Protocol):
     def policies(self) -> list[Policy]:
         """All policies, by pattern."""
 
+    def policies_version(self) -> int:
+        """A number that grows with every change of policies, and of nothing else."""
+
     def audit(self, before: int, limit: int) -> list[AuditEntry]:
         """Up to `limit` entries with an id below `before` (0: the newest), newest first."""
 

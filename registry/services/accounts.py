@@ -13,6 +13,7 @@
 - here: proofs that an account has a blob; what the housekeeping and the end of the process need
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from weakref import WeakValueDictionary
@@ -50,6 +51,8 @@ class Accounts(People, Keys, Rules, Enrolment, Callers):
         self._kept = {}
         self._checks = WeakValueDictionary()
         self._marked = {}
+        self._policies = (-1, -1, ())
+        self._policies_turn = asyncio.Lock()
         self._seen = None
         self._changes = -1
 

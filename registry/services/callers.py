@@ -73,6 +73,8 @@ class Callers(AccountPlace):
     _kept: dict[tuple[str, object], object]
     _checks: WeakValueDictionary[bytes, asyncio.Lock]
     _marked: dict[tuple[str, str], int]
+    _policies: tuple[int, int, tuple[Policy, ...]]  # as of which changes, their version, they
+    _policies_turn: asyncio.Lock
     _seen: int | None
     _changes: int
 
@@ -92,8 +94,24 @@ class Callers(AccountPlace):
         return await self._keep(("anonymous", ""), lambda tx: Caller(rules=_rules(tx, None)))
 
     async def policies(self) -> tuple[Policy, ...]:
-        """All policies, by pattern."""
-        return await self._keep(("policies", ""), lambda tx: tuple(tx.policies()))
+        """All policies, by pattern; the same object until one of them changes.
+
+        There may be one for each repository, so they are not read again for other changes, and not
+        on the event loop.
+        """
+        changes = await self.changes()
+        if changes == self._policies[0]:
+            return self._policies[2]
+        async with self._policies_turn:
+            changes = await self.changes()
+            version = await self._catalog.read(lambda tx: tx.policies_version())
+            found = self._policies[2]
+            if version != self._policies[1]:
+                version, found = await self._catalog.scan(
+                    lambda tx: (tx.policies_version(), tuple(tx.policies()))
+                )
+            self._policies = changes, version, found
+            return found
 
     async def by_password(self, name: str, password: str, address: str = "") -> Caller:
         """The caller of a user's name and password; an API key in place of the password will do.

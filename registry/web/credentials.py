@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from starlette.requests import Request
 
-from registry.core.access import Caller, Group, Right, Scope, ScopeRequest
+from registry.core.access import Caller, Group, Policy, Right, Scope, ScopeRequest
 from registry.core.accounts import is_api_key
 from registry.core.errors import RegistryError, TooOften, Unauthenticated
 from registry.core.names import RepositoryName
@@ -115,6 +115,7 @@ class Auth:
         self._proven: dict[bytes, _Proven] = {}
         self._changes: int | None = None
         self._policies = Policies()
+        self._policies_of: tuple[Policy, ...] | None = None
         self._nobody = Evidence(Caller(), Caller(), is_given=False)
         limits = services.settings.credentials
         self._tries = Attempts(limits.tries_per_minute, services.clock)
@@ -133,10 +134,13 @@ class Auth:
         changes = await accounts.changes()
         if changes == self._changes:
             return
-        policies = Policies.of(await accounts.policies())
-        caller = await accounts.anonymous()
-        reader = replace(caller, groups=Group.READ)
-        self._policies, self._nobody = policies, Evidence(reader, reader, is_given=False)
+        found = await accounts.policies()
+        reader = replace(await accounts.anonymous(), groups=Group.READ)
+        if self._changes is not None and changes <= self._changes:
+            return  # another request was quicker, and saw as much or more
+        if found is not self._policies_of:
+            self._policies, self._policies_of = Policies.of(found), found
+        self._nobody = Evidence(reader, reader, is_given=False)
         self._proven.clear()
         self._changes = changes
 

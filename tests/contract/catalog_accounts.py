@@ -150,6 +150,21 @@ class PeopleContract:
             assert (now > seen) == (change in deciding)
             seen = now
 
+    async def test_policies_have_a_version_of_their_own(self, catalog: Catalog) -> None:
+        async def version() -> int:
+            return await catalog.read(lambda tx: tx.policies_version())
+
+        assert await version() == 0
+        await catalog.write(lambda tx: tx.put_policy(Policy("a/*")))
+        first = await version()
+        await catalog.write(lambda tx: put(tx, "alice"))
+        await catalog.write(lambda tx: tx.put_grant("users", Rule("a/*", Right.READ)))
+        assert await version() == first > 0
+        await catalog.write(lambda tx: tx.put_policy(Policy("a/*", Visibility.PUBLIC)))
+        second = await version()
+        await catalog.write(lambda tx: tx.delete_policy("a/*"))
+        assert await version() > second > first
+
 
 class CredentialsContract:
     async def test_public_keys_come_back_oldest_first(self, catalog: Catalog) -> None:

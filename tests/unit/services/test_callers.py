@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from registry.core.access import Caller, Group, Right, Scope, rights_of
+from registry.core.access import Caller, Group, Right, Scope, Visibility, rights_of
 from registry.core.errors import TooOften, Unauthenticated
 from registry.core.names import RepositoryName
 from registry.ports.catalog import Catalog
@@ -294,3 +294,20 @@ async def test_what_is_known_costs_no_query_and_other_writes_do_not_undo_it(
     for _ in range(50):
         assert await accounts.by_api_key(made.text) is caller
     assert reads == 1
+
+
+async def test_policies_are_read_again_only_when_one_changed(
+    accounts: Accounts, accounts_catalog: Catalog, clock: Clock
+) -> None:
+    await accounts.set_policy("a/*", Visibility.PUBLIC, ())
+    first = await accounts.policies()
+    await accounts.create_user("alice", PASSWORD)
+    assert await accounts.policies() is first
+    other = new_accounts(accounts_catalog, clock)
+    await other.set_policy("b/*", Visibility.INTERNAL, ())
+    found = await asyncio.gather(*(accounts.policies() for _ in range(5)))
+    assert {id(one) for one in found} == {id(found[0])}
+    assert [policy.pattern for policy in found[0]] == ["a/*", "b/*"]
+    await accounts.delete_policy("a/*")
+    assert [policy.pattern for policy in await accounts.policies()] == ["b/*"]
+    await other.close()

@@ -94,7 +94,7 @@ async def test_credentials_are_true_or_refused(place: Secured, header: str, stat
         assert challenge_of(answer)["realm"] == f"{BASE}/v2/token"
         assert "scope" not in challenge_of(answer)
         challenges = [text for name, text in answer.pairs if name == "www-authenticate"]
-        assert challenges[1:] == [f'Basic realm="{HOST}"']
+        assert challenges[1:] == [f'Basic realm="{BASE}/v2/token"']
         assert codes(answer) == ["UNAUTHORIZED"]
         if header:
             assert header.split(" ")[-1][:30] not in answer.body.decode()
