@@ -4,13 +4,16 @@ Source: spec ollama-api 16; inference-and-gguf 2.1, 2.2.
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import Any
 
 from registry.core.errors import PromptTooLong, RequestInvalid, WorkerFailed
 from registry.core.facts import Facts
 from registry.ports.workers import Dialect, Embedded, LoadSpec, Running
 from registry.services.jobs import closing
+from registry.services.prompts import LONGEST_TOKEN
+from registry.services.vectors import checked, normalized
 
 BATCH = 64
 _BATCH_LENGTH = 1 << 18
@@ -22,13 +25,17 @@ _NO_MORE = "input exceeds maximum context length and cannot be truncated further
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Texts to embed, all of one request. `dimensions` is 0 for all that there are."""
+    """Texts to embed, all of one request. `dimensions` is 0 for all that there are.
+
+    With `raw` the runner leaves the vectors as they are; with `unit` they are brought to length 1.
+    """
 
     texts: Sequence[str]
     spec: LoadSpec
     truncate: bool = True
     dimensions: int = 0
-    normalize: bool = True
+    raw: bool = False
+    unit: bool = True
 
     @property
     def limit(self) -> int:
@@ -40,15 +47,27 @@ async def embedded(inputs: Inputs, running: Running) -> AsyncGenerator[Embedded,
     """The vectors of the texts in order, a batch at a time.
 
     Raises:
-        RequestInvalid: a text is too long and may not, or cannot, be cut.
+        RequestInvalid: a text is too long and may not, or cannot, be cut; a value is no number.
     """
-    if running.dialect is Dialect.OLLAMA and inputs.normalize and inputs.texts:
+    async with aclosing(_made(inputs, running)) as batches:
+        async for batch in batches:  # shaped one by one: others have their turn between them
+            shaped = (
+                normalized(batch.vectors, inputs.dimensions)
+                if inputs.unit
+                else checked(batch.vectors)
+            )
+            yield replace(batch, vectors=shaped)
+
+
+async def _made(inputs: Inputs, running: Running) -> AsyncGenerator[Embedded, None]:
+    """The vectors as the runner makes them."""
+    if running.dialect is Dialect.OLLAMA and not inputs.raw and inputs.texts:
         yield await _passed_on(inputs, running)
         return
     for batch in _batches(inputs.texts):
         texts = [await _fitted(text, inputs, running) for text in batch]
         try:
-            yield await running.embed(texts, normalize=inputs.normalize)
+            yield await running.embed(texts, normalize=not inputs.raw)
         except PromptTooLong:
             for text in texts:
                 yield await _cut_again(text, inputs, running)
@@ -81,6 +100,8 @@ async def _cut(text: str, inputs: Inputs, running: Running, limit: int) -> str:
     room = limit - marks
     if room <= 0:
         raise RequestInvalid(_NO_ROOM)
+    if inputs.truncate:
+        text = text[: room * LONGEST_TOKEN]  # all that can be kept
     tokens = await running.tokenize(text, special=False)
     if len(tokens) <= room:
         return text
@@ -92,14 +113,14 @@ async def _cut(text: str, inputs: Inputs, running: Running, limit: int) -> str:
 async def _cut_again(text: str, inputs: Inputs, running: Running) -> Embedded:
     """A text that is too long for the runner though it has room for so many tokens."""
     try:
-        return await running.embed([text], normalize=inputs.normalize)
+        return await running.embed([text], normalize=not inputs.raw)
     except PromptTooLong as error:
         if not inputs.truncate or running.dialect is not Dialect.LLAMA:
             raise
         shorter = await _cut(text, inputs, running, inputs.spec.options.num_batch)
         if shorter == text:
             raise RequestInvalid(_NO_MORE) from error
-        return await running.embed([shorter], normalize=inputs.normalize)
+        return await running.embed([shorter], normalize=not inputs.raw)
 
 
 async def _passed_on(inputs: Inputs, running: Running) -> Embedded:

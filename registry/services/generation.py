@@ -37,7 +37,6 @@ from registry.services.loading import Mode
 from registry.services.passing import passed_on
 from registry.services.routing import Router
 from registry.services.traits import KnownTraits, Traits
-from registry.services.vectors import checked, normalized
 from registry.services.waiting import Errand
 from registry.settings import Worker as WorkerSettings
 
@@ -110,7 +109,7 @@ class Generation:
             load_duration=load_ns,
             prompt_eval_count=sum(batch.prompt_tokens for batch in found),
         )
-        return Vectors(normalized(made, wish.dimensions), metrics)
+        return Vectors(made, metrics)
 
     async def vector(self, admitted: Admitted, wish: EmbeddingWish) -> Vectors:
         """The embedding of one prompt as the older endpoint gives it: none for no prompt.
@@ -122,10 +121,9 @@ class Generation:
         facts = admitted.parts.model
         raw = facts is not None and comes_raw(facts)
         texts = [wish.prompt] if wish.prompt else []
-        inputs = Inputs(texts, spec, truncate=False, normalize=not raw)
+        inputs = Inputs(texts, spec, truncate=False, raw=raw, unit=False)
         found, _ = await self._embed(admitted, inputs, wish.keep_alive)
-        made = [checked(vector) for batch in found for vector in batch.vectors]
-        return Vectors(made if texts else [], Metrics())
+        return Vectors([vector for batch in found for vector in batch.vectors], Metrics())
 
     # --- a job --------------------------------------------------------------------------------
 

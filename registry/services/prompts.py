@@ -28,6 +28,8 @@ from registry.services.loading import Mode, read_template
 _STEPS_AT_ONCE = 5_000
 """What a template may take on the event loop: some ten milliseconds. Few take more."""
 _TEXT_AT_ONCE = 1 << 17
+LONGEST_TOKEN = 64
+"""Characters that a token stands for, but for rows of spaces: longer texts need no counting."""
 _MARKS_BEGIN = ("<", "[")  # those of all tokenizers do
 _MARKS_KEPT = 512
 _TOKENS = 1 << 31
@@ -68,8 +70,11 @@ async def shortened(job: Job, stage: Stage) -> Prompt:
     prompt = await _whole(job, stage, messages)
     if prompt.images:
         return prompt  # what images take is the engine's to know
-    tokens = await stage.running.tokenize(prompt.text)
     limit = job.spec.options.num_ctx - 1
+    half = limit * LONGEST_TOKEN
+    if len(prompt.text) > 2 * half:  # nothing of the middle could be kept
+        prompt = replace(prompt, text=prompt.text[:half] + prompt.text[-half:])
+    tokens = await stage.running.tokenize(prompt.text)
     if len(tokens) <= limit:
         return prompt
     if job.wish.shift is False:
@@ -144,6 +149,8 @@ async def fitting(job: Job, stage: Stage) -> tuple[Message, ...]:
 
 async def _fits(job: Job, stage: Stage, messages: Sequence[Message]) -> bool:
     prompt = await _of_messages(job, stage, messages)
+    if len(prompt.text) > job.spec.options.num_ctx * LONGEST_TOKEN:
+        return False
     tokens = len(await stage.running.tokenize(prompt.text))
     if job.spec.projectors:
         tokens += IMAGE_TOKENS * len(prompt.images)

@@ -44,6 +44,9 @@ _JSON = "application/json"
 _LARGE = 1 << 18
 """Bodies from this size on, in bytes, are decoded beside the event loop: it may take 50 ms."""
 
+_MANY = 500
+"""Vectors from this number on are written beside the event loop."""
+
 _R = TypeVar("_R", bound=JsonRequest)
 
 
@@ -106,7 +109,9 @@ async def embed(request: Request) -> Response:
     """POST /api/embed."""
     wish = await decoded(request, EmbedRequest)
     found = await attended(request, vectors_of(request, wish))
-    return vectors_response(wish.model, found)
+    if len(found.vectors) < _MANY:
+        return vectors_response(wish.model, found)
+    return await to_thread.run_sync(vectors_response, wish.model, found)
 
 
 async def embeddings(request: Request) -> Response:
