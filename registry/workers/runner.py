@@ -20,6 +20,8 @@ from typing import Any
 _MAX_LINE = 1 << 20
 _OOM_SCORE = "600"
 _PR_SET_PDEATHSIG = 1
+_ENGINE_LIBRARY = "xllamacpp.xllamacpp"
+_WARNINGS = 2
 
 
 def main() -> int:
@@ -35,6 +37,7 @@ def main() -> int:
     if server is None:
         _say({"error": problem})
         return 1
+    _quieten()
     _say({"address": settings["socket"]})
     os.dup2(2, 1)  # read no more: what the engine might print there would fill it up
     while sys.stdin.buffer.read(4096):
@@ -72,6 +75,18 @@ def _say(what: Mapping[str, str]) -> None:
     sys.stdout.flush()
 
 
+def _quieten() -> None:
+    """Warnings and errors only, from now on: thirty lines a request take longer than a short one.
+
+    There is no other way than the engine's own function, which a build may well not export.
+    """
+    try:
+        library = ctypes.CDLL(sys.modules[_ENGINE_LIBRARY].__file__)
+        library._Z30common_log_set_verbosity_tholdi(_WARNINGS)
+    except (OSError, KeyError, AttributeError):
+        return
+
+
 def _start(settings: Mapping[str, Any]) -> tuple[Any, str]:
     """A server that listens and has the model loaded; or None, and what is wrong."""
     try:
@@ -103,7 +118,7 @@ def _parameters(engine: Any, settings: Mapping[str, Any]) -> Any:
     params.ui = False
     params.offline = True
     params.endpoint_metrics = True
-    params.verbosity = settings.get("verbosity", 4)  # the lines that tell of buffers
+    params.verbosity = 4  # the lines that tell of buffers
     kind = engine.ggml_type[f"GGML_TYPE_{settings['cache_type']}"]
     params.cache_type_k = params.cache_type_v = kind
     params.flash_attn_type = _flash(engine, settings["flash_attention"])
