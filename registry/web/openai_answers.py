@@ -88,6 +88,29 @@ def _logprobs(logprobs: Sequence[Logprob]) -> dict[str, Any]:
     return {"logprobs": {"content": content}}
 
 
+class _Envelope:
+    """The frames of a stream but for their choices: written once, since there is one per token."""
+
+    def __init__(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+        self._before = b"data: " + dumps(before)[:-1] + b',"choices":['
+        self._after = b"]" + _members(after)
+
+    def frame(self, choice: bytes, **more: Any) -> bytes:
+        """A frame with one choice, or with none."""
+        return self._before + choice + self._after + _members(more) + b"}\n\n"
+
+
+def _members(told: dict[str, Any]) -> bytes:
+    """Members of an object that has some already."""
+    return b"," + dumps(told)[1:-1] if told else b""
+
+
+def _ended(finish: str | None, logprobs: dict[str, Any]) -> bytes:
+    """The end of a choice; a plain null, because `dumps` would look twice at it."""
+    reason = b"null" if finish is None else b'"%b"' % finish.encode()
+    return b',"finish_reason":' + reason + _members(logprobs) + b"}"
+
+
 # --- chats --------------------------------------------------------------------------------------
 
 
@@ -134,6 +157,14 @@ class ChatChunks:
         self._include_usage = include_usage
         self._begun = False
         self._called = False
+        told = {
+            "id": head.id,
+            "object": "chat.completion.chunk",
+            "created": head.created,
+            "model": head.model,
+            "system_fingerprint": FINGERPRINT,
+        }
+        self._envelope = _Envelope(told, {})
 
     def write(self, event: AnswerEvent) -> bytes:
         """The frames of an event."""
@@ -171,7 +202,7 @@ class ChatChunks:
         called = self._called or event.made_tool_calls
         yield self._chunk({}, _finish(event, called=called))
         if self._include_usage:
-            yield data_frame(self._envelope([]) | {"usage": usage(event.metrics)})
+            yield self._envelope.frame(b"", usage=usage(event.metrics))
         yield DONE
 
     def _chunk(
@@ -183,18 +214,8 @@ class ChatChunks:
         if not self._begun:
             delta = {"role": "assistant"} | delta
             self._begun = True
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        return data_frame(self._envelope([choice | (logprobs or {})]))
-
-    def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "id": self._head.id,
-            "object": "chat.completion.chunk",
-            "created": self._head.created,
-            "model": self._head.model,
-            "system_fingerprint": FINGERPRINT,
-            "choices": choices,
-        }
+        told = b'{"index":0,"delta":' + dumps(delta)
+        return self._envelope.frame(told + _ended(finish, logprobs or {}))
 
 
 # --- completions --------------------------------------------------------------------------------
@@ -253,12 +274,14 @@ class CompletionChunks:
     """The frames of a streamed completion of `prompts` prompts, one answer after the other."""
 
     def __init__(self, head: Head, *, prompts: int = 1, include_usage: bool = False) -> None:
-        self._head = head
         self._prompts = prompts
         self._include_usage = include_usage
         self._index = 0
         self._offset = 0
         self._metrics: list[Metrics] = []
+        before = {"id": head.id, "object": "text_completion", "created": head.created}
+        after = {"model": head.model, "system_fingerprint": FINGERPRINT}
+        self._envelope = _Envelope(before, after)
 
     def write(self, event: AnswerEvent) -> bytes:
         """The frames of an event."""
@@ -291,23 +314,13 @@ class CompletionChunks:
         if self._index < self._prompts:
             return
         if self._include_usage:
-            yield data_frame(self._envelope([]) | {"usage": usage(_sum(self._metrics))})
+            yield self._envelope.frame(b"", usage=usage(_sum(self._metrics)))
         yield DONE
 
     def _chunk(self, text: str, finish: str | None, logprobs: dict[str, Any]) -> bytes:
-        choice = {"text": text, "index": self._index, "finish_reason": finish} | logprobs
+        told = dumps({"text": text, "index": self._index})[:-1] + _ended(finish, logprobs)
         counted = {"usage": usage(None)} if self._include_usage else {}
-        return data_frame(self._envelope([choice]) | counted)
-
-    def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "id": self._head.id,
-            "object": "text_completion",
-            "created": self._head.created,
-            "choices": choices,
-            "model": self._head.model,
-            "system_fingerprint": FINGERPRINT,
-        }
+        return self._envelope.frame(told, **counted)
 
 
 # --- embeddings ---------------------------------------------------------------------------------
