@@ -112,6 +112,12 @@ DECODERS: dict[str, Callable[[], Tiny]] = {
     "granite": lambda: over_bytes("GraniteForCausalLM"),
     "smollm3": lambda: over_bytes("SmolLM3ForCausalLM"),
     "olmo2": lambda: over_bytes("Olmo2ForCausalLM"),
+    "olmo3": lambda: over_bytes("Olmo3ForCausalLM"),
+    "olmo3, yarn": lambda: over_bytes(
+        "Olmo3ForCausalLM", rope_scaling={**YARN, "attention_factor": 1.2}
+    ),
+    "gpt-oss, yarn": lambda: over_bytes("GptOssForCausalLM", rope_scaling=YARN),
+    "qwen2, yarn": lambda: over_bytes("Qwen2ForCausalLM", rope_scaling=YARN),
     "command-r": lambda: over_bytes("CohereForCausalLM"),
 }
 

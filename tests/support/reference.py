@@ -143,7 +143,7 @@ class _Decoder:
 
     def layer(self, x: Array, layer: int) -> Array:
         at = f"model.layers.{layer}."
-        if self.kind == "Olmo2ForCausalLM":
+        if self.kind.startswith("Olmo"):
             x = x + self.norm(self.attention(x, layer), f"{at}post_attention_layernorm")
             return x + self.norm(self.network(x, at), f"{at}post_feedforward_layernorm")
         if self.kind == "CohereForCausalLM":
@@ -167,7 +167,7 @@ class _Decoder:
 
     def slides(self, layer: int) -> bool:
         """Gemma 2 and GPT-OSS begin with a window and take turns; Gemma 3 says it."""
-        if self.kind.startswith("Gemma3"):
+        if "layer_types" in self.config:
             return bool(self.config["layer_types"][layer] == "sliding_attention")
         return self.kind in {"Gemma2ForCausalLM", "GptOssForCausalLM"} and layer % 2 == 0
 
@@ -179,8 +179,8 @@ class _Decoder:
         theta = self.config["rope_theta"]
         slides = self.slides(layer)
         config = self.config
-        if slides and self.kind.startswith("Gemma3"):
-            theta, config = self.config["rope_local_base_freq"], {}
+        if slides and "layer_types" in self.config:
+            theta, config = self.config.get("rope_local_base_freq", theta), {}
         turned_dims = int(self.dim * self.config.get("partial_rotary_factor", 1))
         frequencies, scale = rope_frequencies(config, turned_dims, theta, self.long)
         angles = np.outer(np.arange(n), frequencies)

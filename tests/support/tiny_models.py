@@ -173,6 +173,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "logits_scaling": 2.0,
     },
     "SmolLM3ForCausalLM": {"num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0]},
+    "Olmo3ForCausalLM": {
+        "num_hidden_layers": 4, "sliding_window": 16,
+        "layer_types": [*["sliding_attention"] * 3, "full_attention"],
+    },
     "CohereForCausalLM": {
         "logit_scale": 0.5, "layer_norm_eps": 1e-5, "tie_word_embeddings": True,
     },
@@ -201,7 +205,7 @@ def _decoder_weights(config: Mapping[str, Any]) -> Weights:
     norms = ["input_layernorm", "post_attention_layernorm"]
     if kind == "CohereForCausalLM":
         norms = norms[:1]
-    if kind == "Olmo2ForCausalLM":
+    if kind.startswith("Olmo"):
         norms = ["post_attention_layernorm", "post_feedforward_layernorm"]
     if kind.startswith(("Gemma2", "Gemma3")):
         norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
@@ -237,7 +241,7 @@ def _attention(hot: Hot, config: Mapping[str, Any], kind: str) -> Weights:
     if kind.startswith(("Qwen3", "Gemma3")):
         mean = 0.0 if kind.startswith("Gemma") else 1.0
         out |= {f"{name}_norm.weight": hot.norm(dim, mean) for name in "qk"}
-    if kind == "Olmo2ForCausalLM":
+    if kind.startswith("Olmo"):
         out |= {
             f"{name}_norm.weight": hot.norm(count * dim)
             for name, count in (("q", heads), ("k", kv))

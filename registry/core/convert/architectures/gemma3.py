@@ -54,16 +54,22 @@ def _sliding_base(config: Config) -> float:
 
 def pattern_keys(config: Config) -> Iterator[KeyValue]:
     """Which layers have a window, if that is not what the engine assumes anyway."""
+    unsaid = {**config.values, "layer_types": None, "sliding_window_pattern": None}
+    found = windows(config, _PATTERN)
+    if found != windows(Config(unsaid, config.file), _PATTERN):
+        yield found
+
+
+def windows(config: Config, every: int) -> KeyValue:
+    """Which layers have a window; of so many the last has none, if nothing else is said."""
     layers = Sizes.of(config).layers
-    usual = tuple((layer + 1) % _PATTERN != 0 for layer in range(layers))
-    slides = usual
     if config.has("layer_types"):
-        slides = tuple(kind == "sliding_attention" for kind in config.texts("layer_types"))
-    elif config.has("sliding_window_pattern"):
-        every = config.count("sliding_window_pattern")
+        kinds = config.texts("layer_types")
+        slides = tuple(kind == "sliding_attention" for kind in kinds[:layers])
+    else:
+        every = config.count("sliding_window_pattern", default=every)
         slides = tuple((layer + 1) % every != 0 for layer in range(layers))
-    if slides[:layers] != usual:
-        yield array("attention.sliding_window_pattern", Kind.BOOL, slides[:layers])
+    return array("attention.sliding_window_pattern", Kind.BOOL, slides)
 
 
 def rules(config: Config) -> tuple[Rule, ...]:
