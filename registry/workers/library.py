@@ -76,8 +76,8 @@ class Library:
             async with aclosing(reply.chunks()) as chunks:
                 async for chunk in chunks:
                     rest += chunk
-                    *found, last = bytes(rest).split(b"\n") if b"\n" in chunk else (bytes(rest),)
-                    if found:
+                    if b"\n" in chunk:  # most of a long line comes without
+                        *found, last = bytes(rest).split(b"\n")
                         rest = bytearray(last)
                         for line in found:
                             yield line

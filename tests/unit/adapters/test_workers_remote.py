@@ -1,6 +1,7 @@
 """A worker over a link: both ends, over real HTTP."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -142,6 +143,15 @@ async def test_a_slow_reader_holds_the_sender_back(place: Place, node: ScriptedN
         assert node.replies[0].sent < 300
         rest = [piece async for piece in answer]
     assert len(rest) == 401
+
+
+async def test_a_prompt_of_megabytes_arrives(place: Place, node: ScriptedNode) -> None:
+    place.link(node, await place.enrol())
+    running = await (await place.worker()).acquire(SPEC)
+    prompt = "0123456789" * 2_000_000
+    async with asyncio.timeout(10):
+        assert await texts(answer_of(running, {"prompt": prompt})) == "Hello"
+    assert json.loads(node.asked[0][2])["prompt"] == prompt
 
 
 async def test_whoever_waits_for_a_load_and_leaves_gives_the_lease_back(
