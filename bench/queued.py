@@ -5,7 +5,7 @@
 A server of ours with one existing server as its worker, which answers nothing. So many clients ask
 it for a streamed chat of one model, then of 200, then all leave. Another process asks for
 `/api/tags` all the time; shown are its slowest answer and the 99th percentile in each phase, beside
-those of an idle server: what the machine itself adds.
+how late the asker itself was woken: what the machine adds.
 """
 
 import argparse
@@ -40,8 +40,10 @@ while True:
     began = time.perf_counter()
     connection.request("GET", "/api/tags")
     connection.getresponse().read()
-    print((time.perf_counter() - began) * 1e3, flush=True)
+    answered = time.perf_counter()
     time.sleep(0.005)
+    late = time.perf_counter() - answered - 0.005
+    print(time.monotonic(), (answered - began) * 1e3, late * 1e3, flush=True)
 """
 _ENVIRON = {
     "REGISTRY_WORKER__LOCAL": "off",
@@ -57,24 +59,37 @@ def memory_mib(server: Server) -> float:
     return int(found[1]) / 1024 if found else 0.0
 
 
-@contextmanager
-def probing(server: Server, phase: str) -> Iterator[None]:
-    """Ask for the list of models all the time; then say how long that took."""
-    line = [sys.executable, "-c", _PROBE, str(server.port)]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
-    began = time.perf_counter()
-    try:
+class Probe:
+    """Asks for the list of models all the time; tells how that went in a phase."""
+
+    def __init__(self, server: Server, log: Path) -> None:
+        self._server = server
+        self._log = log
+        line = [sys.executable, "-c", _PROBE, str(server.port)]
+        self._process = subprocess.Popen(line, stdout=log.open("wb"))
+
+    async def started(self) -> None:
+        while not self._log.read_bytes():
+            await asyncio.sleep(0.1)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
         yield
-    finally:
-        took = time.perf_counter() - began
-        process.terminate()
-        out, _ = process.communicate()
-        times = [float(text) for text in out.splitlines() if text.endswith(tuple("0123456789"))]
+        lines = self._log.read_text().splitlines()[:-1]
+        rows = [tuple(map(float, line.split())) for line in lines]
+        times = [asked for at, asked, _ in rows if at >= began]
+        late = max(over for at, _, over in rows if at >= began)
         slow = statistics.quantiles(times, n=100)[98]
         print(
-            f"{phase:28} {took:6.1f} s   /api/tags slowest {max(times):7.1f} ms, "
-            f"99 % {slow:6.1f} ms   library {memory_mib(server):6.1f} MiB"
+            f"{name:12} {time.monotonic() - began:5.1f} s   "
+            f"/api/tags slowest {max(times):7.1f} ms, 99 % {slow:6.1f} ms; asker late {late:6.1f} ms; "
+            f"library {memory_mib(self._server):6.1f} MiB"
         )
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait()
 
 
 async def fill(server: Server, worker: ForeignOpenAI, models: int) -> None:
@@ -122,22 +137,25 @@ async def measure(folder: Path, streams: int, models: int) -> None:
             await fill(server, worker, models)
             print(f"\n{streams} streams of {models} models")
             idle = memory_mib(server)
-            with probing(server, "idle"):
+            probe = Probe(server, folder / "probe")
+            await probe.started()
+            with probe.phase("idle"):
                 await asyncio.sleep(4)
-            with probing(server, "they come"):
+            with probe.phase("they come"):
                 connections = [await ask(server, f"m{n % models}") for n in range(streams)]
                 await asyncio.sleep(2)
-            with probing(server, "they wait"):
+            with probe.phase("they wait"):
                 await asyncio.sleep(8)
             print(f"library above idle: {memory_mib(server) - idle:.1f} MiB")
             async with httpx2.AsyncClient(base_url=server.url) as client:
                 text = (await client.get("/metrics")).text
                 waiting = re.findall(r"registry_inference_waiting (\d+)", text)
                 print(f"waiting: {waiting[0]}")
-            with probing(server, "they leave"):
+            with probe.phase("they leave"):
                 for _, writer in connections:
                     writer.close()
                 await asyncio.sleep(2)
+            probe.close()
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ from registry.adapters.workers_openai import OpenAIWorker
 from registry.adapters.workers_remote import RemoteWorkers, Watch
 from registry.core.errors import RegistryError
 from registry.ports.fleet import Enlisted
+from registry.server import collector
 from registry.server.run import STOPPING, run_server
 from registry.services import Services
 from registry.services.accounts import Accounts
@@ -279,7 +280,9 @@ def serve(settings: Settings, ready: Callable[[int, str | None], None]) -> None:
     def make() -> ASGIApp:
         services = build(settings)
         add_local_worker(services)
-        return application(services)
+        made = application(services)
+        collector.settle()
+        return made
 
     run_server(make, settings, lambda port: ready(port, code))
 

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 _RETRIES = 2
 _LOOK_S = 0.5
-_AT_ONCE = 64
+_AT_ONCE = 16
 """So many rows are looked at before others have their turn on the event loop."""
 _ANYTHING = Errand()
 
