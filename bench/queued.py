@@ -83,8 +83,8 @@ class Probe:
         slow = statistics.quantiles(times, n=100)[98]
         print(
             f"{name:12} {time.monotonic() - began:5.1f} s   "
-            f"/api/tags slowest {max(times):7.1f} ms, 99 % {slow:6.1f} ms; asker late {late:6.1f} ms; "
-            f"library {memory_mib(self._server):6.1f} MiB"
+            f"/api/tags slowest {max(times):7.1f} ms, 99 % {slow:6.1f} ms; "
+            f"asker late {late:6.1f} ms; library {memory_mib(self._server):6.1f} MiB"
         )
 
     def close(self) -> None:
