@@ -175,6 +175,7 @@ async def test_empty_blobs_and_no_config_are_fine(place: Place, registry: Memory
             "pull model manifest: it is a list of manifests, not a model",
         ),
         (b'{"a":' * 1000 + b"1" + b"}" * 1000, "pull model manifest: "),
+        (b"[]," * 200_000, "pull model manifest: the manifest has too many values"),
     ],
 )
 async def test_a_manifest_of_no_use_is_told(
