@@ -28,6 +28,7 @@ from registry.services.loading import Mode, read_template
 _STEPS_AT_ONCE = 5_000
 """What a template may take on the event loop: some ten milliseconds. Few take more."""
 _TEXT_AT_ONCE = 1 << 17
+_MESSAGES_AT_ONCE = 500
 LONGEST_TOKEN = 64
 """Characters that a token stands for, but for rows of spaces: longer texts need no counting."""
 _MARKS_BEGIN = ("<", "[")  # those of all tokenizers do
@@ -190,7 +191,8 @@ def _turn(job: Job, messages: Sequence[Message]) -> Turn:
 
 
 async def _rendered(template: GoTemplate, turn: Turn, today: date) -> str:
-    if sum(len(message["content"]) for message in turn.messages) <= _TEXT_AT_ONCE:
+    few = len(turn.messages) <= _MESSAGES_AT_ONCE
+    if few and sum(len(message["content"]) for message in turn.messages) <= _TEXT_AT_ONCE:
         try:
             return render(template, turn, today, _STEPS_AT_ONCE)
         except OperationFailed:  # perhaps for no more than its length

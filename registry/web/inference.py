@@ -41,8 +41,8 @@ from registry.web.schemas import JsonRequest
 
 _SECOND = 1_000_000_000
 _JSON = "application/json"
-_LARGE = 1 << 18
-"""Bodies from this size on, in bytes, are decoded beside the event loop: it may take 50 ms."""
+_LARGE = 1 << 15
+"""Bodies from this size on, in bytes, are decoded beside the event loop: it may take 10 ms."""
 
 _MANY = 500
 """Vectors from this number on are written beside the event loop."""
