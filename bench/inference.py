@@ -98,7 +98,7 @@ def engine(
     """A runner, as the library starts it, asked without the library."""
     socket_path = str(folder / f"{model.name[:8]}.sock")
     place = Place(socket_path, KEY, machine.cores())
-    settings = runner_settings(Files(str(model)), options, place)
+    settings = runner_settings(Files(str(model), size=model.stat().st_size), options, place)
     root = str(Path(__file__).resolve().parent.parent)
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "registry.workers.runner"],

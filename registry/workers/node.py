@@ -200,7 +200,7 @@ class Node:
         model = await fetch(spec.model)
         adapters = [str(await fetch(item)) for item in spec.adapters]
         projectors = [str(await fetch(item)) for item in spec.projectors[:1]]
-        return Files(str(model), tuple(adapters), *projectors)
+        return Files(str(model), tuple(adapters), "".join(projectors), spec.model.size)
 
     async def _start(self, held: Held, files: Files) -> None:
         """Make room and start; once more with all the room there is if memory ran out.

@@ -107,7 +107,7 @@ def _parameters(engine: Any, settings: Mapping[str, Any]) -> Any:
         setattr(params, name, settings[name])
     params.n_threads_http = settings["http_threads"]
     params.cpuparams.n_threads = settings["threads"]
-    params.cpuparams_batch.n_threads = settings["threads"]
+    params.cpuparams_batch.n_threads = settings["batch_threads"]
     params.embedding = settings["embedding"]
     params.ctx_shift = settings["shift"]
     params.use_jinja = settings["jinja"]

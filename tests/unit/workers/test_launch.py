@@ -59,8 +59,17 @@ def test_vectors_are_made_of_several_texts_at_once_as_far_as_contexts_are_short(
     assert (found["n_parallel"], found["n_ctx"]) == (slots, slots * num_ctx)
 
 
-def test_threads_are_the_models_own_or_the_machines() -> None:
-    assert (settings()["threads"], settings(num_thread=7)["threads"]) == (3, 7)
+@pytest.mark.parametrize(("size", "threads"), [(1, 1), (32 << 20, 2), (64 << 20, 3), (1 << 40, 3)])
+def test_small_models_make_tokens_with_fewer_threads(size: int, threads: int) -> None:
+    found = runner_settings(replace(FILES, size=size), RunnerOptions(), PLACE)
+    assert (found["threads"], found["batch_threads"]) == (threads, 3)
+    line = " ".join(server_arguments(replace(FILES, size=size), RunnerOptions(), PLACE))
+    assert f"-t {threads} -tb 3" in line
+
+
+def test_a_number_of_threads_that_was_asked_for_counts() -> None:
+    found = runner_settings(replace(FILES, size=1), RunnerOptions(num_thread=7), PLACE)
+    assert (found["threads"], found["batch_threads"]) == (7, 7)
 
 
 def test_a_template_of_its_own_is_replaced_by_a_placeholder_where_prompts_come_rendered() -> None:
