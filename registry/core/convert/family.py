@@ -71,7 +71,6 @@ class TokenizerNotes:
 
     add_space_prefix: bool | None = None
     control: frozenset[str] = frozenset()  # tokens that are control tokens though not marked so
-    keys: tuple[KeyValue, ...] = ()
     pre: str = ""  # the pre-tokenizer, where the file's expressions are not known
     embeds: bool = False  # an encoder: pooling is read, and special ids have other names
 
