@@ -38,7 +38,18 @@ _ROLES = (
     (re.compile(r"ffn_(?:up|gate)"), "up"),
     (re.compile(r"ffn_down"), "down"),
 )
-_FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+_FALLBACK = {
+    "Q2_K": "Q4_0",
+    "Q3_K": "Q4_0",
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+    "IQ3_S": "IQ4_NL",
+    "IQ4_XS": "IQ4_NL",
+}
+_IMPROVED_WITH_EXPERTS = frozenset(
+    ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS", "IQ3_S", "IQ3_M")
+)
 _GLM_EMBEDDINGS = re.compile(r"^(?:token_embd|output)\.weight$"), "F16"
 _FAMILY_RULES = {  # of K-quants
     "qwen35": (re.compile(r"^blk\.\d+\.nextn\.eh_proj\.weight$"), "Q8_0"),
@@ -206,6 +217,12 @@ def _value(course: _Course, index: int, count: int) -> str:
             chosen = "Q5_K" if index < 2 else "Q4_K"
         case "Q3_K_L":
             chosen = "Q5_K"
+        case "IQ3_M":
+            chosen = "Q4_K"
+        case "IQ3_S" if hyper.sharing >= 4:
+            chosen = "Q4_K"
+        case "IQ4_NL" | "IQ4_XS" if hyper.sharing >= 4:
+            chosen = "Q5_K"
         case "Q4_K_M" | "Q5_K_M" if _more(index, count):
             chosen = "Q6_K"
         case "Q4_K_S" if index < 4:
@@ -220,25 +237,41 @@ def _key(course: _Course, _index: int, _count: int) -> str:
 
 
 def _down(course: _Course, index: int, count: int) -> str:
-    falcon = course.hyper.architecture == "falcon"
-    match course.target.name:
+    name = course.target.name
+    if course.hyper.architecture == "falcon" and name in _FALCON:
+        return _FALCON[name](index, count)
+    match name:
         case "Q2_K":
             return "Q3_K"
         case "Q3_K_M":
-            if index < count // 16:
-                return "Q5_K"
-            return "Q4_K" if not falcon or _more(index, count) else "Q3_K"
+            return "Q5_K" if index < count // 16 else "Q4_K"
         case "Q3_K_L":
-            return "Q4_K" if falcon else "Q5_K"
-        case "Q4_K_M" if falcon:
-            if index < count // 16:
-                return "Q6_K"
-            return "Q5_K" if _more(index, count) else "Q4_K"
+            return "Q5_K"
         case "Q4_K_M" | "Q5_K_M" if _more(index, count):
             return "Q6_K"
-        case "Q4_K_S" if not falcon and index < count // 8:
-            return "Q5_K"
-    return ""
+        case "IQ3_M" if course.hyper.experts == 8 and _more(index, count):
+            return "Q4_K"
+    return _FIRST_EIGHTH.get(name, "") if index < count // 8 else ""
+
+
+_FIRST_EIGHTH = {"Q4_K_S": "Q5_K", "IQ4_NL": "Q5_K", "IQ4_XS": "Q5_K", "IQ3_M": "Q4_K"}
+
+
+def _falcon_medium(first: str, more: str, rest: str) -> Callable[[int, int], str]:
+    def chosen(index: int, count: int) -> str:
+        if index < count // 16:
+            return first
+        return more if _more(index, count) else rest
+
+    return chosen
+
+
+_FALCON: dict[str, Callable[[int, int], str]] = {
+    "Q3_K_M": _falcon_medium("Q5_K", "Q4_K", "Q3_K"),
+    "Q3_K_L": lambda _index, _count: "Q4_K",
+    "Q4_K_M": _falcon_medium("Q6_K", "Q5_K", "Q4_K"),
+    "Q4_K_S": lambda _index, _count: "",
+}
 
 
 def _attention_output(course: _Course, _index: int, _count: int) -> str:
@@ -246,8 +279,8 @@ def _attention_output(course: _Course, _index: int, _count: int) -> str:
     if course.hyper.architecture == "falcon":
         return "Q4_K" if name == "Q3_K_L" else ""
     if course.hyper.experts == 8:
-        return "Q5_K" if name in {"Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M"} else ""
-    return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K"}.get(name, "")
+        return "Q5_K" if name in _IMPROVED_WITH_EXPERTS else ""
+    return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K", "IQ3_M": "Q4_K"}.get(name, "")
 
 
 _Rule = Callable[[_Course, int, int], str]

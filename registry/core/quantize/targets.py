@@ -49,6 +49,10 @@ TARGETS = {
         Target("Q5_K_S", 16, "Q5_K"),
         Target("Q5_K_M", 17, "Q5_K"),
         Target("Q6_K", 18, "Q6_K"),
+        Target("IQ4_NL", 25, "IQ4_NL"),
+        Target("IQ4_XS", 30, "IQ4_XS"),
+        Target("IQ3_S", 26, "IQ3_S"),
+        Target("IQ3_M", 27, "IQ3_S"),
     )
 }
 _SHORT = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}

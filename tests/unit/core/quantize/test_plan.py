@@ -77,6 +77,31 @@ def test_falcon_has_exceptions_of_its_own(name: str, expected: list[str]) -> Non
 
 
 @pytest.mark.parametrize(
+    ("name", "hyper", "value", "down", "output"),
+    [
+        ("IQ4_NL", {}, "IQ4_NL", ["Q5_K", "IQ4_NL", "IQ4_NL"], "IQ4_NL"),
+        ("IQ4_XS", {"heads": 8, "kv_heads": 2}, "Q5_K", ["Q5_K", "IQ4_XS", "IQ4_XS"], "IQ4_XS"),
+        ("IQ3_S", {}, "IQ3_S", ["IQ3_S"] * 3, "IQ3_S"),
+        ("IQ3_S", {"heads": 8, "kv_heads": 2}, "Q4_K", ["IQ3_S"] * 3, "IQ3_S"),
+        ("IQ3_M", {}, "Q4_K", ["Q4_K", "IQ3_S", "IQ3_S"], "Q4_K"),
+        ("IQ3_M", {"experts": 8}, "Q8_0", ["Q4_K", "IQ3_S", "Q4_K"], "Q5_K"),
+    ],
+)
+def test_types_by_tables_of_numbers_have_rules_too(
+    name: str, hyper: dict[str, int], value: str, down: list[str], output: str
+) -> None:
+    """Compared as whole files with llama.cpp's own quantizer, outside of these tests."""
+    downs = [f"blk.{layer}.ffn_down.weight" for layer in (0, 1, 3)]
+    names = ["blk.0.attn_v.weight", *downs, "blk.0.attn_output.weight"]
+    if not hyper.get("experts"):  # layers are then counted, not read
+        names += [f"blk.{layer}.ffn_down.weight" for layer in (2, 4)]
+    found = types("llama", name, *names, layers=8, **hyper)
+    assert found[0] == value
+    assert found[1:4] == down
+    assert found[4] == output
+
+
+@pytest.mark.parametrize(
     "tensor",
     [
         Tensor("blk.0.attn_norm.weight", "F32", (256, 256)),
@@ -98,7 +123,7 @@ def test_some_tensors_stay_as_they_are(tensor: Tensor, name: str) -> None:
 
 def test_rows_that_fill_no_block_become_sixteen_bits() -> None:
     tensor = Tensor("blk.0.attn_k.weight", "F32", (48, 4))
-    for name in ("Q4_K_M", "Q8_0", "Q4_0"):
+    for name in ("Q4_K_M", "Q8_0", "Q4_0", "IQ4_XS"):
         assert plan([tensor], Hyper("llama"), target(name))[0].type == "F16"
 
 
