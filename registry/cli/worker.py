@@ -71,16 +71,16 @@ def run(
         raise typer.Exit(2)
     try:
         settings = Settings.load(data=data)
-        logs.configure(settings.log_level, json=settings.log_json)
         remote = import_module("registry.workers.remote")
         post = remote.Post(
-            server=server,
+            server=remote.check_url(server),
             token=token,
             name=name,
             labels=frozenset(label or ()),
             cache_bytes=parse_size(cache_max) if cache_max else 0,
             store=store or settings.data,
         )
+        logs.configure(settings.log_level, json=settings.log_json)
         asyncio.run(remote.serve(post, settings, lambda known: write(_greeting(known, server))))
     except (SettingsInvalid, RegistryError) as error:
         complain(str(error))

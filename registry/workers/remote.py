@@ -27,6 +27,7 @@ from registry.workers.agent import Agent
 from registry.workers.cache import BlobCache
 from registry.workers.engine import find_engine
 from registry.workers.library import Library
+from registry.workers.library import check_url as check_url
 from registry.workers.node import Node, NodeConfig
 from registry.workers.transfer import Source
 
