@@ -31,8 +31,17 @@ EXAMPLES: dict[str, Any] = {
     "add_grant": {"subject": "user:bob", "pattern": "team/*", "rights": ["read"]},
     "set_policy": {"pattern": "team/*", "visibility": "internal"},
     "rotate_urls": {"revoke": True},
+    "add_worker": {"name": "gpu", "kind": "ollama", "url": "http://gpu:11434"},
+    "change_worker": {"drained": True},
+    "place": {"model": "team/llama", "labels": ["gpu"]},
 }
-PATHS = {"{user}": "dave", "{team}": "core", "{token}": "0123", "{grant}": "1"}
+PATHS = {
+    "{user}": "dave",
+    "{team}": "core",
+    "{token}": "0123",
+    "{grant}": "1",
+    "{worker}": "gpu",
+}
 QUERIES = {
     "remove_key": "?fingerprint=SHA256:" + "A" * 43,
     "delete_policy": "?pattern=team/*",
