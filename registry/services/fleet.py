@@ -13,7 +13,7 @@ from registry.core.names import ModelName
 from registry.core.placement import Placement
 from registry.ports.catalog import Catalog, Transaction
 from registry.ports.fleet import Enlisted, NewWorker
-from registry.services.worker_keys import is_enrolled
+from registry.services.worker_keys import forget, is_enrolled
 
 LOCAL = "local"
 _WORKERS_MAX = 1_000
@@ -57,12 +57,19 @@ class Fleet:
         return made
 
     async def remove(self, name: str) -> None:
-        """Make a server a worker no longer. What runs there for us goes on.
+        """Make a server a worker no longer, or an enrolled worker.
+
+        What runs on a server for us goes on; an enrolled worker's link ends within seconds.
 
         Raises:
             NotFound: there is no such worker.
         """
-        if not await self._catalog.write(lambda tx: tx.delete_worker(name.lower())):
+        key, now = name.lower(), self._clock()
+
+        def work(tx: Transaction) -> bool:
+            return tx.delete_worker(key) or forget(tx, key, now)
+
+        if not await self._catalog.write(work):
             raise _no_worker(name)
 
     async def drain(self, name: str, *, drained: bool = True) -> Enlisted:

@@ -85,8 +85,8 @@ class WorkerKeys:
     async def revoke(self, name: str) -> bool:
         """Make a worker's credential void; whether it had one."""
         self._known.pop(name, None)
-        place, now = _place(name), self._clock()
-        return await self._catalog.write(lambda tx: tx.take_code(place, now)) is not None
+        now = self._clock()
+        return await self._catalog.write(lambda tx: forget(tx, name, now))
 
     async def _digest_of(self, name: str) -> str:
         """Of the secret; kept for seconds, since workers ask often. Empty if there is none."""
@@ -106,6 +106,11 @@ class WorkerKeys:
 def is_enrolled(tx: Reader, name: str) -> bool:
     """Whether a worker of that name has a credential."""
     return tx.code(_place(name)) is not None
+
+
+def forget(tx: Transaction, name: str, now: int) -> bool:
+    """Make a worker's credential void; whether it had one. Its link ends within seconds."""
+    return tx.take_code(_place(name), now) is not None
 
 
 def _place(name: str) -> str:

@@ -81,6 +81,16 @@ async def test_a_name_is_an_existing_servers_or_an_enrolled_workers(place: Place
         await fleet.add(NewWorker("cpu", "ollama", "http://cpu:11434"))
 
 
+async def test_removing_a_worker_revokes_it(place: Place) -> None:
+    credential = await place.keys.enrol(await place.keys.make_token(60), "a")
+    fleet = Fleet(place.keys._catalog, place.clock)
+    await fleet.remove("A")
+    with pytest.raises(Unauthenticated):
+        await place.keys.name_of(credential)
+    with pytest.raises(NotFound):
+        await fleet.remove("a")
+
+
 async def test_another_process_notices_a_revocation_within_seconds(place: Place) -> None:
     credential = await place.keys.enrol(await place.keys.make_token(60), "a")
     await place.keys.name_of(credential)
