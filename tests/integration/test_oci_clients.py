@@ -184,12 +184,14 @@ def test_oras_pushes_an_artifact_and_what_refers_to_it(
     if run(ORAS_PYTHON, "-c", "import oras")[0]:
         pytest.skip("no Python with the package oras: name one by ORAS_PYTHON")
     script = (ORAS_PYTHON, "-W", "ignore", "-c", ORAS, place.server.address, backend)
-    home = {"HOME": str(tmp_path / "home"), "DOCKER_CONFIG": str(tmp_path / "home")}
+    home = str(tmp_path / "home")
     (tmp_path / "home").mkdir()
     if backend == "basic":  # with tokens it tries again and again
-        code, said = run(*script, "alice", "wrong password", str(tmp_path), **home)
+        code, said = run(
+            *script, "alice", "wrong password", str(tmp_path), HOME=home, DOCKER_CONFIG=home
+        )
         assert code != 0, said
-    code, said = run(*script, "alice", api_key(place), str(tmp_path), **home)
+    code, said = run(*script, "alice", api_key(place), str(tmp_path), HOME=home, DOCKER_CONFIG=home)
     assert code == 0, said
     told = json.loads(said.strip().splitlines()[-1])
     assert told["tags"] == ["1", "sbom"]
