@@ -81,14 +81,14 @@ class _Completion:
         since = self._stage.watch.now()
         async with closing(self._stage.running.complete(self._body(None))) as pieces:
             async for piece in pieces:
-                self._note(piece)
+                stop = self._stop(piece)
                 told = self._teller.tell(piece)
                 if told.thinking:
                     yield Delta(thinking=told.thinking)
                 if not self._teller.thinks:
                     break
-                if piece.stop is not None:  # it never came to an answer
-                    for event in await self._ended(piece.stop):
+                if stop is not None:  # it never came to an answer
+                    for event in await self._ended(stop):
                         yield event
                     return
             else:
@@ -115,9 +115,7 @@ class _Completion:
                 delta = self._teller.take(piece)
                 if delta != Delta():
                     yield delta
-                stop = piece.stop
-                if self._note(piece) and stop is None:
-                    stop = Stop(limit=True, timings=Timings(tokens=len(self._tokens)))
+                stop = self._stop(piece)
                 if stop is not None:
                     break
             else:
@@ -147,14 +145,16 @@ class _Completion:
         before = prompt.tokens or await self._stage.running.tokenize(prompt.text)
         return (*before, *self._tokens)
 
-    def _note(self, piece: Piece) -> bool:
-        """Take a piece down; whether the model now says one thing over and over."""
+    def _stop(self, piece: Piece) -> Stop | None:
+        """Take a piece down; the answer's end, or the one of a model that only repeats itself."""
         self._text.append(piece.content)
         self._tokens += piece.tokens
         bare = piece.content.strip()
         self._repeats = self._repeats + 1 if bare == self._last else 0
         self._last = bare
-        return self._repeats > _REPEATS
+        if piece.stop is None and self._repeats > _REPEATS:
+            return Stop(limit=True, timings=Timings(tokens=len(self._tokens)))
+        return piece.stop
 
     def _body(self, schema: Any) -> dict[str, Any]:
         wish, prompt = self._job.wish, self._prompt

@@ -49,3 +49,11 @@ def test_two_replicas_on_postgres_answer_as_one(tmp_path: Path, postgres: Postgr
     ):
         summary = replay(f"http://127.0.0.1:{port}", "--wire")
     assert summary.endswith(" 0 failed")
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+def test_models_run_as_recorded(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as server:
+        summary = replay(server.url, "--inference", "--group", "inference")
+    assert summary.endswith(" 0 failed")

@@ -43,6 +43,7 @@ GO = (
 )
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 USER = Message("user", "hi")
+GOLDEN = Path(__file__).parents[1] / "golden" / "inputs"
 
 
 @asynccontextmanager
@@ -59,6 +60,10 @@ async def model_shelf(data: Path) -> AsyncIterator[Library]:
         await made.make("named", files=files, renderer="qwen3-coder")
         await made.make("set", files=files, parameters={"num_ctx": 50, "stop": ["x"], "top_k": 3})
         await made.make("native", files={"test.gguf": await made.put(WITH_JINJA)})
+        seer = {"p.gguf": await made.put((GOLDEN / "clip-mlp.gguf").read_bytes())}
+        await made.make("eyes", files=files | seer, template=GO)
+        native = {"test.gguf": await made.put(WITH_JINJA)}
+        await made.make("native-eyes", files=native | seer)
         await made.make("bert", files={"test.gguf": await made.put(BERT)})
         yield made
 

@@ -1,6 +1,8 @@
 """Formats, prompts that are too long, images."""
 
+import base64
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from registry.core.errors import (
     RegistryError,
     RequestInvalid,
 )
-from registry.core.generation import End
+from registry.core.generation import End, Reason, Rendered
 from registry.core.gojson import Raw
 from registry.core.wishes import ChatWish, GenerateWish, Message
 from registry.ports.workers import Dialect, Embedded, Piece, Running
@@ -246,3 +248,111 @@ async def test_images_need_a_model_that_sees(lib: Library, data: bytes, sense: s
     ):
         with pytest.raises(RequestInvalid, match=f"{wish.model}:latest does not support {sense}"):
             await desk(lib).events(wish)
+
+
+PNG, GIF = b"\x89PNG\r\n\x1a\n1", b"GIF89a2"
+
+
+async def test_a_rendered_prompt_names_its_images(lib: Library) -> None:
+    asked = desk(lib)
+    wish = ChatWish(
+        model="eyes",
+        messages=(Message("user", "a", images=(PNG,)), Message("user", "[img]b", images=(GIF,))),
+        options={"num_ctx": 10},
+    )
+    await asked.events(wish)
+    assert asked.body("complete")["prompt"] == {
+        "prompt_string": "<user>[img-0]a\n\n[img-1]b<assistant>",
+        "multimodal_data": [base64.b64encode(PNG).decode(), base64.b64encode(GIF).decode()],
+    }
+    assert asked.worker.leases[-1].spec.options.num_ctx == 100  # images need 2048, 100 are trained
+    (rendered,) = await asked.events(replace(wish, debug_render_only=True))
+    assert rendered == Rendered("<user>[img-0]a\n\n[img-1]b<assistant>", 2)
+
+
+async def test_raw_and_direct_prompts_take_images_too(lib: Library) -> None:
+    for given in ({"raw": True}, {"template": "{{ .Prompt }}"}):
+        asked = desk(lib)
+        wish = GenerateWish(model="eyes", prompt="[img-0]x", images=(PNG,), **given)
+        await asked.events(wish)
+        assert asked.body("complete")["prompt"]["multimodal_data"]
+
+
+async def test_the_engine_gets_images_with_their_messages(lib: Library) -> None:
+    asked = desk(lib)
+    message = Message("user", "a", images=(PNG,))
+    wish = ChatWish(model="native-eyes", messages=(message,))
+    await asked.events(wish)
+    (sent,) = asked.body("chat")["messages"]
+    assert [part["type"] for part in sent["content"]] == ["text", "image_url"]
+    assert await asked.events(replace(wish, debug_render_only=True)) == [
+        Rendered("user>[img-0]a", 1)
+    ]
+
+
+async def test_old_images_make_room_as_if_they_were_many_words(lib: Library) -> None:
+    asked = Desk(lib, Narrow(1365), None)
+    seen = Message("user", "see[img]", images=(PNG,))
+    messages = (seen, *[USER] * 170)  # 1360 tokens and the image's 768
+    await asked.events(ChatWish(model="native-eyes", messages=messages, options={"num_ctx": 2048}))
+    assert len(asked.body("chat")["messages"]) == 170
+
+
+async def test_a_prompt_with_images_is_not_cut_in_the_middle(lib: Library) -> None:
+    asked = desk(lib, complaint=PromptTooLong("too long", 5, 1))
+    wish = ChatWish(model="eyes", messages=(Message("user", "x" * 300, images=(PNG,)),))
+    with pytest.raises(PromptTooLong):
+        await asked.events(wish)
+
+
+async def test_a_text_far_too_long_is_counted_only_as_far_as_it_can_be_kept(
+    lib: Library,
+) -> None:
+    asked = Desk(lib, Narrow(60), None)
+    text = "a" * 5000 + "b" * 5000
+    await asked.events(GenerateWish(model="plain", prompt=text, options={"num_ctx": 60}))
+    counted = [len(body) for what, body in asked.asked if what == "tokenize"]
+    assert counted[0] == 2 * 59 * 64
+    sent = asked.body("complete")["prompt"]
+    assert "".join(map(chr, sent[1:])) == "aaaa" + "b" * (len(sent) - 5)
+
+
+async def test_many_messages_that_are_far_too_long_are_not_counted(lib: Library) -> None:
+    asked = Desk(lib, Narrow(60), None)
+    messages = [Message(("user", "assistant")[i % 2], "x" * 2000) for i in range(40)]
+    wish = ChatWish(model="go", messages=(*messages, Message("user", "z")), options={"num_ctx": 60})
+    await asked.events(wish)
+    assert asked.body("complete")["prompt"] == "<user>z<assistant>"
+    assert max(len(body) for what, body in asked.asked if what == "tokenize") < 60 * 64
+
+
+async def test_long_conversations_are_rendered_beside_the_event_loop(lib: Library) -> None:
+    asked = desk(lib)
+    messages = [Message(("user", "assistant")[i % 2], "x") for i in range(2000)]
+    await asked.events(ChatWish(model="go", messages=tuple(messages)))
+    assert asked.body("complete")["prompt"].count("<user>") == 1000
+
+
+async def test_a_format_after_thoughts_on_a_prompt_that_was_cut(lib: Library) -> None:
+    worker = Narrow(60)
+    worker.script.pieces = saying("<think>", "a", "</think>", "b")
+    asked = Desk(lib, worker, None)
+    wish = ChatWish(
+        model="go", messages=(Message("user", "x" * 100),), format=SCHEMA, options={"num_ctx": 60}
+    )
+    with pytest.raises(PromptTooLong):  # what was thought did not leave room enough
+        worker.holds = 40
+        await asked.events(wish)
+    worker.holds = 80
+    await asked.events(replace(wish, messages=(Message("user", "x" * 200),)))
+    first, second = [body["prompt"] for what, body in asked.asked if what == "complete"][-2:]
+    assert isinstance(first, list)
+    assert second == "".join(map(chr, first[1:])) + "<think>a</think>"
+
+
+async def test_thinking_in_circles_is_ended(lib: Library) -> None:
+    asked = desk(lib, *saying("<think>", *[" la"] * 100))
+    events = await asked.events(ChatWish(model="go", messages=(USER,), format=SCHEMA))
+    end = events[-1]
+    assert isinstance(end, End)
+    assert (end.reason, len(asked.asked)) == (Reason.LENGTH, 1)
