@@ -1,28 +1,22 @@
 """`registry worker`: serve as a worker of a library elsewhere; tokens to enrol workers with.
 
-The engine and the HTTP client are loaded when a worker runs, so that other commands start fast.
+What a worker needs is loaded when one runs (`worker_process.py`): other commands start fast.
 """
 
-import asyncio
-import re
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from registry import __version__, logs
 from registry.cli.admin import Data, administer
 from registry.cli.render import complain, remark, write
 from registry.core.accounts import parse_lifetime
-from registry.core.errors import OperationFailed, RegistryError, RequestInvalid
-from registry.settings import Settings, SettingsInvalid
+from registry.core.errors import OperationFailed, RegistryError
 
 if TYPE_CHECKING:
     from registry.cli.administration import Administration
 
-_SIZE = re.compile(r"([0-9]{1,9})([KMGT]?)(?:i?B)?", re.IGNORECASE)
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _HUNDRED_YEARS_S = 100 * 31_536_000
 
 worker = typer.Typer(
@@ -69,26 +63,15 @@ def run(
     if not server:
         complain("say which library to work for: --server URL")
         raise typer.Exit(2)
-    try:
-        settings = Settings.load(data=data)
-        remote = import_module("registry.workers.remote")
-        post = remote.Post(
-            server=remote.check_url(server),
-            token=token,
-            name=name,
-            labels=frozenset(label or ()),
-            cache_bytes=parse_size(cache_max) if cache_max else 0,
-            store=store or settings.data,
-        )
-        logs.configure(settings.log_level, json=settings.log_json)
-        asyncio.run(remote.serve(post, settings, lambda known: write(_greeting(known, server))))
-    except (SettingsInvalid, RegistryError) as error:
-        complain(str(error))
-        raise typer.Exit(1) from error
-
-
-def _greeting(name: str, server: str) -> str:
-    return f"registry {__version__}: worker {name} of {server} (Ctrl-C lets what runs end)"
+    post = {
+        "server": server,
+        "token": token,
+        "name": name,
+        "labels": frozenset(label or ()),
+        "cache_max": cache_max,
+        "store": store,
+    }
+    import_module("registry.cli.worker_process").run(post, data)
 
 
 @worker.command("token")
@@ -126,15 +109,3 @@ def revoke(
             raise OperationFailed(f"no worker called {name[:80]!r} is enrolled")
 
     administer(data, work, ("worker.revoke", name[:80]))
-
-
-def parse_size(text: str) -> int:
-    """Read `200G`, `512MiB`, `1000`, in bytes; units are powers of 1024.
-
-    Raises:
-        RequestInvalid: it is none.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or not int(match[1]):
-        raise RequestInvalid(f"{text[:40]!r} is no size: write it like 200G")
-    return int(match[1]) * _UNITS[match[2].upper()]

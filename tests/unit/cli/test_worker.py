@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.cli.worker import parse_size
+from registry.cli.worker_process import parse_size
 from registry.core.errors import RequestInvalid
 from tests.unit.cli.test_admin import data, run
 
