@@ -9,7 +9,7 @@ from typing import Any
 
 from registry.core.errors import PromptTooLong, RequestInvalid, WorkerLost
 from registry.core.generation import AnswerEvent, Delta, Rendered
-from registry.core.wishes import GenerateWish, Message
+from registry.core.wishes import ChatWish, GenerateWish, Message
 from registry.ports.workers import Dialect
 from registry.services.formats import ANY_OBJECT, ENGINE_KEY
 from registry.services.jobs import Job, Stage, closing
@@ -90,11 +90,12 @@ def _response_format(schema: Mapping[str, Any], dialect: Dialect) -> dict[str, A
     return {"type": "json_schema", "json_schema": {"name": "schema", "schema": schema}}
 
 
-def beyond_chat(wish: object) -> str:
-    """Of a generate, what a server that only chats cannot do; empty if it can do all."""
+def beyond_chat(wish: GenerateWish | ChatWish) -> str:
+    """What a server that only chats cannot do of a wish; empty if it can do all."""
     if not isinstance(wish, GenerateWish):
-        return ""
+        return "_debug_render_only" if wish.debug_render_only else ""
     wanted = {
+        "_debug_render_only": wish.debug_render_only,
         "raw": wish.raw,
         "context": bool(wish.context),
         "suffix": bool(wish.suffix),

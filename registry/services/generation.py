@@ -7,7 +7,7 @@ Source: spec ollama-api 14-17, inference-and-gguf 3, 11, 12.
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ import structlog
 from anyio import to_thread
 
 from registry.core import media
-from registry.core.conversation import media_of
+from registry.core.conversation import images_of, media_of
 from registry.core.digest import Digest
 from registry.core.duration import LONGEST
 from registry.core.errors import RequestInvalid, Unsupported
@@ -25,7 +25,7 @@ from registry.core.generation import Answer, AnswerEvent, End, Metrics, Reason, 
 from registry.core.gotext import quote
 from registry.core.options import merged, unknown
 from registry.core.sampling import Sampling
-from registry.core.wishes import ChatWish, EmbeddingWish, EmbedWish, GenerateWish
+from registry.core.wishes import ChatWish, EmbeddingWish, EmbedWish, GenerateWish, Message
 from registry.ports.workers import Dialect, Embedded, LoadSpec, Running
 from registry.services.chats import beyond_chat, chat
 from registry.services.completion import completion
@@ -40,6 +40,7 @@ from registry.services.traits import KnownTraits, Traits
 from registry.services.waiting import Errand
 from registry.settings import Worker as WorkerSettings
 
+_ONE_IMAGE = "this model only supports one image while more than one image requested"
 _SMALL_SCHEMA = 2048
 _NS = 1_000_000_000
 
@@ -134,6 +135,8 @@ class Generation:
         options = self._options(admitted, traits, wish.options)
         spec = traits.spec(admitted, options, traits.rendering.mode, self._settings)
         messages = conversation(admitted, traits.stored, wish)
+        if "mllama" in (parts.config.model_families or ()) and _has_two_images(messages):
+            raise RequestInvalid(_ONE_IMAGE)
         missing = sorted(media_of(messages) - traits.capabilities)
         if missing:
             raise RequestInvalid(f"{admitted.tag.model} does not support " + "\n".join(missing))
@@ -180,12 +183,14 @@ class Generation:
         Raises:
             RequestInvalid: none, for a model whose prompts only an Ollama server can make.
         """
+        here = {worker.dialect for worker in self._router.workers()}
         renderer = job.rendering.renderer
         if renderer and not job.rendering.jinja:
-            workers = self._router.workers()
-            if not any(worker.dialect is Dialect.OLLAMA for worker in workers):
+            if here and Dialect.OLLAMA not in here:
                 raise RequestInvalid(f"renderer {quote(renderer)} is not supported")
             return frozenset({Dialect.OLLAMA})
+        if beyond_chat(job.wish) and here != {Dialect.OPENAI}:
+            return frozenset(Dialect) - {Dialect.OPENAI}
         return frozenset(Dialect)
 
     async def _events(self, job: Job, running: Running) -> AsyncGenerator[AnswerEvent, None]:
@@ -242,3 +247,7 @@ def _way(job: Job, running: Running) -> Callable[[Job, Stage], AsyncGenerator[An
         return chat
     is_chat = isinstance(job.wish, ChatWish)
     return chat if is_chat and job.rendering.mode is Mode.NATIVE else completion
+
+
+def _has_two_images(messages: Sequence[Message]) -> bool:
+    return any(len(images_of((message,))) > 1 for message in messages)

@@ -96,8 +96,10 @@ async def _whole(job: Job, stage: Stage, messages: Sequence[Message]) -> Prompt:
         prompt = Prompt(wish.prompt, tuple(images_of(messages)))
     elif _is_direct(wish):
         template = job.rendering.plain
-        if wish.template:
-            template = await to_thread.run_sync(read_template, wish.template)
+        # a gap is filled by the model's own Go template also where chats are the engine's
+        text = wish.template or (job.admitted.parts.template if wish.suffix else "")
+        if text and text != template.text:
+            template = await to_thread.run_sync(read_template, text)
         prompt = Prompt(await _direct(job, stage, wish, template), tuple(images_of(messages)))
     else:
         prompt = await _of_messages(job, stage, messages)

@@ -123,6 +123,12 @@ async def test_who_renders(lib: Library, go_template: Any, model: str, way: str)
     assert asked.worker.leases[-1].spec.options.jinja is (way == "chat")
 
 
+async def test_gaps_are_filled_by_the_go_template_even_where_it_is_off(lib: Library) -> None:
+    asked = desk(lib, settings=Worker(go_template="off"))
+    await asked.events(GenerateWish(model="fill", prompt="a", suffix="b"))
+    assert asked.body("complete")["prompt"] == "<P>a<S>b<M>"
+
+
 @pytest.mark.parametrize("token", [-1, 1 << 40])
 async def test_a_context_is_made_of_tokens(lib: Library, token: int) -> None:
     with pytest.raises(RequestInvalid, match="not in the model's vocabulary"):

@@ -14,12 +14,14 @@ from registry.core.errors import (
     RequestInvalid,
 )
 from registry.core.generation import End, Reason, Rendered
+from registry.core.gguf import Kind
 from registry.core.gojson import Raw
 from registry.core.wishes import ChatWish, GenerateWish, Message
 from registry.ports.workers import Dialect, Embedded, Piece, Running
 from registry.services.formats import ANY_OBJECT
 from tests.support.desk import TOOL, USER, Desk, desk, model_shelf, saying, text_of
 from tests.support.fake_worker import FakeRunning, FakeWorker
+from tests.support.gguf import field, gguf
 from tests.support.library import Library
 
 pytestmark = pytest.mark.anyio
@@ -251,6 +253,18 @@ async def test_images_need_a_model_that_sees(lib: Library, data: bytes, sense: s
 
 
 PNG, GIF = b"\x89PNG\r\n\x1a\n1", b"GIF89a2"
+
+
+async def test_some_models_take_one_image_at_a_time(lib: Library) -> None:
+    model = gguf(
+        field("general.architecture", Kind.STRING, "mllama"),
+        field("mllama.block_count", Kind.U32, 1),
+        field("mllama.vision.block_count", Kind.U32, 1),
+    )
+    await lib.make("one-eyed", files={"m.gguf": await lib.put(model)})
+    wish = ChatWish(model="one-eyed", messages=(Message("user", "a", images=(PNG, GIF)),))
+    with pytest.raises(RequestInvalid, match="only supports one image"):
+        await desk(lib).events(wish)
 
 
 async def test_a_rendered_prompt_names_its_images(lib: Library) -> None:

@@ -204,3 +204,16 @@ async def test_an_ollama_server_that_stops_in_mid_answer_is_lost(lib: Library) -
         await ollama(lib, {"message": {"content": "a"}}).events(
             ChatWish(model="go", messages=(USER,))
         )
+
+
+async def test_a_server_that_only_chats_is_passed_over_for_what_it_cannot_do(lib: Library) -> None:
+    asked = Desk(lib, FakeWorker("a", dialect=Dialect.OPENAI), None)
+    other = FakeWorker("b")
+    asked.router.add(other)
+    await asked.events(GenerateWish(model="fill", prompt="a", suffix="b"))
+    assert (asked.worker.leases, len(other.leases)) == ([], 1)
+    chat = ChatWish(model="go", messages=(USER,), debug_render_only=True)
+    assert await asked.events(chat) == [Rendered("<user>hi<assistant>")]
+    asked.router.remove("b")
+    with pytest.raises(Unsupported, match="_debug_render_only"):
+        await asked.events(chat)
