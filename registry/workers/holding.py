@@ -10,6 +10,7 @@ from collections.abc import Callable
 from registry.adapters.runner_wire import RunnerWire
 from registry.core.errors import WorkerLost
 from registry.ports.workers import Loaded, LoadSpec
+from registry.workers.launch import slots_of
 from registry.workers.processes import Child
 from registry.workers.residency import Resident
 
@@ -36,7 +37,7 @@ class Held:
         self.leaving = False
         """Others need its room: nobody new is let in."""
         self._visitors = 0
-        self._slots = max(1, spec.options.parallel)
+        self._slots = slots_of(spec.options)
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._keep_alive_s: float | None = 0.0
         self._until: float | None = None
@@ -111,7 +112,8 @@ class Held:
         self._settle()
 
     def let_go(self) -> None:
-        """Do not stay: unload as soon as nobody uses it."""
+        """Do not stay: unload as soon as nobody uses it, or those for whom it is being loaded."""
+        self.leaving = self.leaving or not self.ready
         self._keep_alive_s = 0.0
         self._settle()
 

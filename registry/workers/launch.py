@@ -52,7 +52,7 @@ class Files:
 
 def runner_settings(files: Files, options: RunnerOptions, place: Place) -> dict[str, Any]:
     """What `registry/workers/runner.py` reads from its standard input."""
-    batch, slots = _batch(options), _slots(options)
+    batch, slots = _batch(options), slots_of(options)
     settings: dict[str, Any] = {
         "model": files.model,
         "adapters": list(files.adapters),
@@ -83,7 +83,7 @@ def runner_settings(files: Files, options: RunnerOptions, place: Place) -> dict[
 def server_arguments(files: Files, options: RunnerOptions, place: Place) -> list[str]:
     """The same for a `llama-server` program; its API key goes by environment."""
     threads = str(_threads(files, options, place))
-    batch, slots = str(_batch(options)), _slots(options)
+    batch, slots = str(_batch(options)), slots_of(options)
     line = [
         "--model", files.model, "--host", place.socket, "--no-webui", "--offline",
         "-c", str(options.num_ctx * slots), "-np", str(slots),
@@ -138,11 +138,12 @@ def _threads(files: Files, options: RunnerOptions, place: Place) -> int:
     return min(place.threads, 1 + files.size // _BYTES_PER_THREAD)
 
 
-def _slots(options: RunnerOptions) -> int:
+def slots_of(options: RunnerOptions) -> int:
     """Sequences that the engine works on at once."""
     if not options.embedding:
-        return options.parallel
-    return max(options.parallel, min(_EMBEDDING_SLOTS, _EMBEDDING_TOKENS // options.num_ctx))
+        return max(1, options.parallel)
+    room = _EMBEDDING_TOKENS // max(1, options.num_ctx)
+    return max(1, options.parallel, min(_EMBEDDING_SLOTS, room))
 
 
 def _batch(options: RunnerOptions) -> int:

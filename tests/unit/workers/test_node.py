@@ -286,6 +286,15 @@ async def test_two_slots_serve_two_at_once(shelf: Shelf) -> None:
         assert await asyncio.gather(*[said(lease) for lease in leases]) == ["".join(SCRIPT)] * 2
 
 
+async def test_vectors_are_made_for_several_at_once(shelf: Shelf) -> None:
+    spec = shelf.put("e", embedding_model(), VECTORS)
+    async with node(shelf) as worker:
+        leases = [await worker.acquire(spec) for _ in range(8)]
+        assert worker.facts().loaded[0].slots == 8
+        found = await asyncio.gather(*[lease.embed(["the cat", "sat"]) for lease in leases])
+        assert all(one.vectors[0] == pytest.approx(found[0].vectors[0], abs=2e-3) for one in found)
+
+
 async def test_one_who_leaves_the_queue_takes_no_slot_with_him(shelf: Shelf) -> None:
     spec = shelf.put("m", MODEL)
     async with node(shelf) as worker:
@@ -324,6 +333,18 @@ async def test_unloading_waits_for_what_runs(shelf: Shelf) -> None:
         await worker.unload(spec.model.digest)
         assert await said(running) == "".join(SCRIPT)
         await running.release(0)
+        assert names(worker) == []
+
+
+async def test_a_model_unloaded_while_it_loads_serves_who_waits_and_goes(shelf: Shelf) -> None:
+    spec = shelf.put("m", MODEL)
+    async with node(shelf) as worker:
+        waiting = asyncio.create_task(worker.acquire(spec))
+        await asyncio.sleep(0)
+        await worker.unload(spec.model.digest)
+        running = await waiting
+        assert await said(running) == "".join(SCRIPT)
+        await running.release(60)
         assert names(worker) == []
 
 
