@@ -41,8 +41,8 @@ class Demand:
     """What is asked for. `key` is the runner's, `model` the weights' digest; sizes in bytes.
 
     `labels` are those a worker must have. `hint` is the same for requests that profit from each
-    other's prompt cache. `waited_s` is how long this one has stood in the queue, `ahead` how many
-    stand before it, `service_s` what one takes, 0 if not known.
+    other's prompt cache. `waited_s` is how long this one has stood in the queue, `queued` how many
+    stand in it for the same, this one included, `service_s` what one takes, 0 if not known.
     """
 
     key: str
@@ -52,7 +52,7 @@ class Demand:
     labels: frozenset[str] = frozenset()
     hint: str = ""
     waited_s: float = 0.0
-    ahead: int = 0
+    queued: int = 1
     service_s: float = 0.0
     replicas_max: int = 2
 
@@ -209,7 +209,7 @@ def _spreads(demand: Demand, having: list[Candidate], other: Candidate) -> bool:
     if demand.waited_s >= SPREAD_AFTER_S:
         return True
     slots = sum(item.slots for item in having)
-    waiting = sum(max(0, item.taken - item.slots) for item in having) + demand.ahead + 1
+    waiting = sum(max(0, item.taken - item.slots) for item in having) + demand.queued
     return demand.service_s * waiting / slots > other.load_s(demand)
 
 

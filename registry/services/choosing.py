@@ -66,13 +66,13 @@ class Chooser:
         """All who wait are looked at anew, the oldest first."""
         self._reserved.clear()
 
-    def choose(self, ticket: Ticket, ahead: int, now: float) -> Claim | RegistryError | None:
+    def choose(self, ticket: Ticket, queued: int, now: float) -> Claim | RegistryError | None:
         """A slot, claimed already; why there will be none; or nothing yet.
 
-        `ahead` stand before the ticket, `now` is the loop's time.
+        `queued` wait for the same, the ticket included; `now` is the loop's time.
         """
         known = self._known()
-        demand = self._demand(ticket, ahead, now)
+        demand = self._demand(ticket, queued, now)
         decision = decide(demand, [self._candidate(ticket, one, now) for one in known.values()])
         if isinstance(decision, Stay):
             if decision.room_on and demand.waited_s > PATIENCE_S:
@@ -101,7 +101,7 @@ class Chooser:
             return None
         return ticket.failure or self.refusals.cause(ticket.key, now)
 
-    def _demand(self, ticket: Ticket, ahead: int, now: float) -> Demand:
+    def _demand(self, ticket: Ticket, queued: int, now: float) -> Demand:
         return Demand(
             key=ticket.key,
             model=str(ticket.model),
@@ -109,7 +109,7 @@ class Chooser:
             labels=self._placements.get(ticket.name, _ANYWHERE).labels,
             hint=ticket.errand.hint,
             waited_s=now - ticket.since,
-            ahead=ahead,
+            queued=queued,
             service_s=self.standing.service_s(ticket.key),
             replicas_max=self._replicas_max,
         )

@@ -140,7 +140,8 @@ class Muster:
 
     def _remove(self, name: str) -> None:
         _, worker = self._running.pop(name)
-        self._router.remove(name)
+        if any(known is worker for known in self._router.workers()):
+            self._router.remove(name)
         task = asyncio.get_running_loop().create_task(self._end(worker))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)

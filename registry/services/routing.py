@@ -176,6 +176,8 @@ class Router:
 
     async def close(self) -> None:
         """Wait until every lease is given back. Nothing may be asked afterwards."""
+        if self._timer is not None:
+            self._timer.cancel()
         while self._releases:
             await asyncio.gather(*self._releases, return_exceptions=True)
 

@@ -120,11 +120,11 @@ def test_a_worker_that_goes_moves_only_its_own_conversations() -> None:
         # the queue takes longer than a load elsewhere: 4 GB at 500 MB/s are 8.6 s
         (replace(DEMAND, service_s=20.0), [ready(taken=1, ours=1), worker("b")], Take("b")),
         (replace(DEMAND, service_s=5.0), [ready(taken=1, ours=1), worker("b")], Take("a")),
-        (replace(DEMAND, service_s=5.0, ahead=1), [ready(taken=2, ours=2), worker("b")],
+        (replace(DEMAND, service_s=5.0, queued=2), [ready(taken=2, ours=2), worker("b")],
          Take("b")),
-        (replace(DEMAND, service_s=5.0, ahead=1),
+        (replace(DEMAND, service_s=5.0, queued=2),
          [ready(taken=2, ours=2), worker("b", load_bytes_per_s=100_000_000)], Stay()),
-        (replace(DEMAND, service_s=5.0, ahead=1),
+        (replace(DEMAND, service_s=5.0, queued=2),
          [ready(taken=2, ours=2), worker("b", missing=4 * GB)], Stay()),
         # or has stood for ten seconds
         (replace(DEMAND, waited_s=10.0), [ready(taken=2, ours=2), worker("b")], Take("b")),
