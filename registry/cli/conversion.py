@@ -6,19 +6,21 @@ work; `--dry-run` stops after the first part.
 
 import json
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from registry.cli.client import DEFAULT_SERVER, Client
 from registry.cli.files import Sources, checked_file, model_files, upload_all
-from registry.cli.forecast import Forecast, facts_of_answer, facts_of_file, of_checkpoint
 from registry.cli.models import Json, Server, follower, session, suggestion
 from registry.cli.render import remark, write
 from registry.core.errors import OperationFailed, RequestInvalid
 from registry.core.names import ModelName
-from registry.core.quantize import TARGETS, target
+
+if TYPE_CHECKING:
+    from registry.cli.forecast import Forecast
 
 _AGAIN = "The work is not kept; files that are uploaded already will not be sent again."
 
@@ -39,12 +41,13 @@ def quantize(
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Quantize a model: fewer bits for each weight, so that it is smaller and runs faster."""
+    plans = import_module("registry.cli.forecast")  # loaded by these two commands alone
     wanted = _checked_type(kind)
     with session(server, _AGAIN) as client, suggestion(client, source):
         path = _file(source)
         new = _new_name(source, name, wanted, path)
-        facts = facts_of_file(path) if path else facts_of_answer(client.show(source))
-        forecast = Forecast.of(source, facts, wanted)
+        facts = plans.facts_of_file(path) if path else plans.facts_of_answer(client.show(source))
+        forecast = plans.Forecast.of(source, facts, wanted)
         sources = Sources(files=[path]) if path else Sources({"from": source})
         sources.request["quantize"] = wanted
         _carry_out(client, new, forecast, sources, (dry_run, as_json))
@@ -63,6 +66,7 @@ def convert(
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Convert a safetensors checkpoint to a GGUF model, quantized on the way if you like."""
+    plans = import_module("registry.cli.forecast")
     wanted = _checked_type(kind) if kind else ""
     with session(server, _AGAIN) as client, suggestion(client, name):
         new = ModelName.checked(name, f"invalid model name: {name}").short
@@ -71,13 +75,13 @@ def convert(
             raise OperationFailed(
                 f"{folder} holds no safetensors files; `registry create` takes other models"
             )
-        forecast = of_checkpoint(str(folder), files, wanted)
+        forecast = plans.of_checkpoint(str(folder), files, wanted)
         request = {"quantize": wanted} if wanted else {}
         _carry_out(client, new, forecast, Sources(request, files=files), (dry_run, as_json))
 
 
 def _carry_out(
-    client: Client, name: str, forecast: Forecast, sources: Sources, modes: tuple[bool, bool]
+    client: Client, name: str, forecast: "Forecast", sources: Sources, modes: tuple[bool, bool]
 ) -> None:
     """Show the forecast; then, unless it is a dry run, have the server do it."""
     dry_run, as_json = modes
@@ -94,10 +98,11 @@ def _carry_out(
 
 
 def _checked_type(kind: str) -> str:
+    quantize = import_module("registry.core.quantize")
     try:
-        return target(kind).name
+        return str(quantize.target(kind).name)
     except OperationFailed as error:
-        names = ", ".join(TARGETS)
+        names = ", ".join(quantize.TARGETS)
         raise typer.BadParameter(f"there is no type {kind!r}; there are {names}") from error
 
 
