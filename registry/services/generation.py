@@ -33,7 +33,7 @@ from registry.services.embedding import Inputs, comes_raw, embedded
 from registry.services.formats import schema_of
 from registry.services.inference import Admitted
 from registry.services.jobs import Job, Stage, Watch, conversation, thoughts
-from registry.services.loading import Mode
+from registry.services.loading import Demands, Mode
 from registry.services.passing import passed_on
 from registry.services.routing import Router
 from registry.services.traits import KnownTraits, Traits
@@ -133,7 +133,8 @@ class Generation:
         began = self._clocks.ticks()
         traits = await self._traits.of(admitted)
         options = self._options(admitted, traits, wish.options)
-        spec = traits.spec(admitted, options, traits.rendering.mode, self._settings)
+        demands = Demands(options, traits.rendering.mode, wish.shift is not False)
+        spec = traits.spec(admitted, demands, self._settings)
         messages = conversation(admitted, traits.stored, wish)
         if "mllama" in (parts.config.model_families or ()) and _has_two_images(messages):
             raise RequestInvalid(_ONE_IMAGE)
@@ -212,7 +213,7 @@ class Generation:
         if "embedding" not in traits.capabilities:
             raise RequestInvalid(f"{quote(admitted.ask.model[:700])} does not support embeddings")
         options = self._options(admitted, traits, sent)
-        return traits.spec(admitted, options, Mode.NATIVE, self._settings)
+        return traits.spec(admitted, Demands(options), self._settings)
 
     async def _embed(
         self, admitted: Admitted, inputs: Inputs, wished: int | None

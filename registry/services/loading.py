@@ -21,8 +21,7 @@ from registry.settings import Worker as WorkerSettings
 
 HARMONY = frozenset({"gptoss", "gpt-oss"})
 """Families whose models write a format of their own."""
-RUNNER_OPTIONS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap")
-"""The options that decide what is loaded."""
+_RUNNER_OPTIONS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap")
 _LEAST_BATCH = 2  # an engine that gets 1 ends while it loads
 _NUM_BATCH = 512
 _EMBEDDING_NUM_BATCH = 2048
@@ -89,14 +88,31 @@ def read_template(text: str) -> GoTemplate:
         raise OperationFailed(str(error)) from error
 
 
-def load_spec(
-    tag: Tag, parts: Parts, options: Mapping[str, Any], mode: Mode, settings: WorkerSettings
-) -> LoadSpec:
-    """What is loaded for a request with these options, sent and stored ones merged.
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What a request asks of a runner.
+
+    `options` are sent and stored ones merged; with `shift` an answer may go on when its context is
+    full.
+    """
+
+    options: Mapping[str, Any]
+    mode: Mode = Mode.NATIVE
+    shift: bool = True
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """All that decides what is loaded."""
+        return (self.mode, self.shift, *(self.options.get(name) for name in _RUNNER_OPTIONS))
+
+
+def load_spec(tag: Tag, parts: Parts, demands: Demands, settings: WorkerSettings) -> LoadSpec:
+    """What is loaded for a request.
 
     Raises:
         OperationFailed: the model has no weights that an engine could load.
     """
+    options = demands.options
     models = _blobs(parts, media.MODEL)
     facts = parts.model
     if not models or facts is None:
@@ -107,7 +123,7 @@ def load_spec(
         options, settings.context_length, facts.context_length, images=bool(projectors)
     )
     parallel = 1 if embeds else settings.parallel
-    runner = _runner(options, num_ctx, embeds)
+    runner = replace(_runner(options, num_ctx, embeds), shift=demands.shift)
     others = [*_blobs(parts, media.ADAPTER), *projectors]
     return LoadSpec(
         name=tag.model,
@@ -115,7 +131,7 @@ def load_spec(
         model=models[-1],
         adapters=tuple(_blobs(parts, media.ADAPTER)),
         projectors=tuple(projectors),
-        options=replace(runner, parallel=parallel, jinja=mode is Mode.NATIVE),
+        options=replace(runner, parallel=parallel, jinja=demands.mode is Mode.NATIVE),
         architecture=facts.architecture,
         memory=sum(item.size for item in others)
         + estimate(

@@ -15,7 +15,7 @@ from registry.core.conversation import Stored
 from registry.core.digest import Digest
 from registry.ports.workers import LoadSpec
 from registry.services.inference import Admitted
-from registry.services.loading import RUNNER_OPTIONS, Mode, Rendering, load_spec, rendering
+from registry.services.loading import Demands, Rendering, load_spec, rendering
 from registry.settings import Worker
 
 _KEPT = 256
@@ -28,7 +28,7 @@ _LARGE = 1 << 16
 class Traits:
     """How prompts are made, what the model can do, and what it brings along.
 
-    `specs` are those made so far, by name and the options that they depend on.
+    `specs` are those made so far, by name and what they depend on.
     """
 
     rendering: Rendering
@@ -37,16 +37,14 @@ class Traits:
     parameters: Mapping[str, Any]
     specs: dict[Any, LoadSpec] = field(default_factory=dict, compare=False)
 
-    def spec(
-        self, admitted: Admitted, options: Mapping[str, Any], mode: Mode, settings: Worker
-    ) -> LoadSpec:
+    def spec(self, admitted: Admitted, demands: Demands, settings: Worker) -> LoadSpec:
         """What is loaded for a request; see `load_spec`."""
-        wanted = (admitted.tag.model, mode, *(options.get(name) for name in RUNNER_OPTIONS))
+        wanted = (admitted.tag.model, demands.key)
         found = self.specs.get(wanted)
         if found is None:
             if len(self.specs) >= _SPECS:
                 self.specs.clear()
-            found = load_spec(admitted.tag, admitted.parts, options, mode, settings)
+            found = load_spec(admitted.tag, admitted.parts, demands, settings)
             self.specs[wanted] = found
         return found
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.support.scripted_model import scripted_model
+from tests.support.scripted_model import endless, scripted_model
 from tests.support.server import running
 from tests.support.talkers import GO, HELLO, TOOL, put, put_all
 
@@ -210,6 +210,15 @@ def test_the_oldest_messages_make_room(client: httpx2.Client) -> None:
         refused = client.post("/api/chat", json={"model": model, **wish, "truncate": False})
         assert refused.status_code == 400
         assert "context" in refused.json()["error"]
+
+
+def test_an_answer_goes_on_when_its_context_is_full(client: httpx2.Client) -> None:
+    words = [f" word{number}" for number in range(40)]
+    put(client, "talks", endless(words, context=256))
+    wish = {"prompt": "x\n", "raw": True, "options": {"num_ctx": 256, "num_predict": 400}}
+    assert ask(client, "/api/generate", "talks", **wish)["eval_count"] == 400
+    ended = ask(client, "/api/generate", "talks", shift=False, **wish)
+    assert (ended["eval_count"] < 256, ended["done_reason"]) == (True, "length")
 
 
 def test_models_stay_as_long_as_told(client: httpx2.Client) -> None:

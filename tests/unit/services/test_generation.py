@@ -189,6 +189,15 @@ async def test_how_long_a_model_stays(
     assert asked.worker.leases[-1].released == [seconds]
 
 
+@pytest.mark.parametrize(("shift", "shifts"), [(None, True), (True, True), (False, False)])
+async def test_an_answer_may_go_on_when_its_context_is_full_unless_told_otherwise(
+    lib: Library, shift: bool | None, shifts: bool
+) -> None:
+    asked = desk(lib)
+    await asked.events(GenerateWish(model="plain", prompt="x", shift=shift))
+    assert asked.worker.leases[-1].spec.options.shift is shifts
+
+
 # --- answers --------------------------------------------------------------------------------------
 
 

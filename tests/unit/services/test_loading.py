@@ -11,7 +11,7 @@ from registry.core.errors import OperationFailed
 from registry.core.names import ModelName
 from registry.ports.catalog import Tag
 from registry.services.inference import Admitted, Ask, Purpose
-from registry.services.loading import Mode, load_spec, rendering
+from registry.services.loading import Demands, Mode, load_spec, rendering
 from registry.services.traits import KnownTraits
 from registry.settings import Worker
 from tests.support.desk import GO, LLAMA, WITH_JINJA, model_shelf
@@ -39,7 +39,7 @@ async def taken_apart(lib: Library, name: str) -> tuple[Tag, Parts]:
 
 async def spec(lib: Library, name: str, options: dict[str, Any], **settings: Any) -> Any:
     tag, parts = await taken_apart(lib, name)
-    return load_spec(tag, parts, options, Mode.RENDERED, Worker(**settings))
+    return load_spec(tag, parts, Demands(options, Mode.RENDERED), Worker(**settings))
 
 
 async def test_runner_options_stay_within_bounds(lib: Library) -> None:
@@ -93,7 +93,7 @@ async def test_what_has_no_weights_cannot_be_loaded(lib: Library) -> None:
     tag, parts = await taken_apart(lib, "plain")
     config = Parts(parts.manifest, parts.config, {}, {})
     with pytest.raises(OperationFailed, match="has no weights that can be run"):
-        load_spec(tag, config, {}, Mode.NATIVE, Worker())
+        load_spec(tag, config, Demands({}), Worker())
 
 
 async def test_who_renders(lib: Library) -> None:
