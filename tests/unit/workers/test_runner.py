@@ -115,7 +115,7 @@ async def test_the_servers_own_loop_reaches_runners_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.engine
-async def test_sockets_lie_where_nobody_else_can_look(tmp_path: Path) -> None:
+async def test_sockets_are_private_and_memory_is_taken_from_runners_first(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     async with node(shelf) as worker:
         await worker.acquire(shelf.put("m", random_model()))
@@ -124,6 +124,9 @@ async def test_sockets_lie_where_nobody_else_can_look(tmp_path: Path) -> None:
         folder = Path(str(held.wire.address)).parent
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert len(str(held.wire.address)) < 100
+        assert held.child is not None
+        score = Path(f"/proc/{held.child.pid}/oom_score_adj").read_text()
+        assert int(score) > int(Path("/proc/self/oom_score_adj").read_text())
     assert not folder.exists()
 
 
