@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import time
-from contextlib import aclosing
+from collections import Counter
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -261,6 +263,48 @@ async def test_no_engine_is_told_as_the_reason(shelf: Shelf) -> None:
     async with node(shelf, Engine("none", problem="no engine here")) as worker:
         with pytest.raises(CannotRun, match="no engine here"):
             await worker.acquire(shelf.put("m", MODEL))
+
+
+async def test_many_come_and_go_and_runners_die_and_nothing_stays_taken(shelf: Shelf) -> None:
+    chance = random.Random(7)
+    specs = [
+        shelf.put(f"m{n}", scripted_model([f"H{n}", "ello"]), RunnerOptions(parallel=1 + n % 2))
+        for n in range(3)
+    ]
+    ends: Counter[str] = Counter()
+
+    async def visitor(worker: Node) -> None:
+        number = chance.randrange(3)
+        await asyncio.sleep(chance.random() * 1.5)
+        try:
+            async with asyncio.timeout(chance.choice([0.05, 60, 60, 60])):
+                running = await worker.acquire(specs[number])
+                try:
+                    assert await said(running) == f"H{number}ello"
+                finally:
+                    await running.release(chance.choice([0, 0.05, 60, None]))
+            ends["answered"] += 1
+        except TimeoutError:
+            ends["left"] += 1
+        except WorkerLost:
+            ends["lost"] += 1
+
+    async def death(worker: Node) -> None:
+        while True:
+            await asyncio.sleep(0.2)
+            for held in [item for item in worker._held.values() if item.child][:1]:
+                assert held.child is not None
+                with suppress(ProcessLookupError):
+                    os.kill(held.child.pid, signal.SIGKILL)
+
+    async with node(shelf, max_loaded=2) as worker:
+        killing = asyncio.create_task(death(worker))
+        async with asyncio.timeout(60):
+            await asyncio.gather(*[visitor(worker) for _ in range(100)])
+        killing.cancel()
+        assert ends.total() == 100
+        assert ends["answered"] > 40
+        assert all(item.busy == item.waiting == 0 for item in worker.facts().loaded)
 
 
 # --- slots, room and time
