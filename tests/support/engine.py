@@ -92,6 +92,11 @@ class Engine:
     def __exit__(self, *error: object) -> None:
         self._end()
 
+    @property
+    def address(self) -> str:
+        """Its URL."""
+        return str(self._address)
+
     def _end(self) -> str:
         try:
             return str(self._process.communicate(timeout=10)[1])
