@@ -23,6 +23,16 @@ class Crash:
     at: float
     worker: str
     reason: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """A model that is not run for a while, under the name it was last asked for."""
+
+    name: str
+    seconds: int
+    reason: str
 
 
 class Quarantine:
@@ -35,10 +45,10 @@ class Quarantine:
         self._clock = clock
         self._crashes: OrderedDict[Digest, deque[Crash]] = OrderedDict()
 
-    def note(self, model: Digest, worker: str, reason: str) -> None:
-        """A worker that still lives has lost the model's runner."""
+    def note(self, model: Digest, worker: str, reason: str, name: str = "") -> None:
+        """A worker that still lives has lost the runner of a model, which was asked for so."""
         crashes = self._crashes.setdefault(model, deque(maxlen=2 * CRASHES))
-        crashes.append(Crash(self._clock(), worker, reason))
+        crashes.append(Crash(self._clock(), worker, reason, name))
         self._crashes.move_to_end(model)
         if len(self._crashes) > _KNOWN:
             self._crashes.popitem(last=False)
@@ -67,6 +77,15 @@ class Quarantine:
                 f"run for {max(1, round(rests_s / 60))} more minutes; the last time: "
                 f"{self._crashes[model][-1].reason}"
             )
+
+    def resting(self, workers: int) -> list[Rest]:
+        """Every model that must not run now."""
+        rests = {model: self.rests_s(model, workers) for model in self._crashes}
+        last = {model: self._crashes[model][-1] for model, seconds in rests.items() if seconds}
+        return [
+            Rest(crash.name, max(1, round(rests[model])), crash.reason)
+            for model, crash in last.items()
+        ]
 
     def models(self) -> tuple[Digest, ...]:
         """Every model that crashed lately."""

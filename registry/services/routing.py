@@ -279,7 +279,7 @@ class Router:
         log.info("a worker was lost", worker=worker, model=ticket.spec.name.short, error=str(error))
         found = self._workers.get(worker)
         if found is not None and found.facts().reachable:
-            self.quarantine.note(ticket.model, worker, str(error))
+            self.quarantine.note(ticket.model, worker, str(error), ticket.spec.name.short)
 
     def _avoid(self, ticket: Ticket, worker: str, error: WorkerLost) -> None:
         """Try another worker, if there is one and it is not the fourth."""

@@ -24,7 +24,11 @@ async def workers(call: Call) -> schemas.Workers:
     known = {worker.name: worker for worker in own.router.workers()}
     names = sorted(rows.keys() | known.keys())
     made = [_worker(own, name, rows.get(name), known.get(name)) for name in names]
-    return schemas.Workers(workers=made)
+    resting = [
+        schemas.Resting(model=rest.name, seconds=rest.seconds, reason=rest.reason)
+        for rest in own.router.quarantine.resting(len(known))
+    ]
+    return schemas.Workers(workers=made, resting=resting)
 
 
 async def add_worker(call: Call) -> schemas.Worker:

@@ -101,10 +101,19 @@ class Worker(Answer):
     running: list[Running]
 
 
+class Resting(Answer):
+    """A model that took its runners down and is not run for so long."""
+
+    model: str
+    seconds: int
+    reason: str
+
+
 class Workers(Answer):
-    """All workers, by name."""
+    """All workers, by name; models that rest after crashes, as the process asked knows it."""
 
     workers: list[Worker]
+    resting: list[Resting]
 
 
 class PlacementWish(Ask):

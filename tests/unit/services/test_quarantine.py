@@ -4,7 +4,7 @@ import pytest
 
 from registry.core.digest import Digest
 from registry.core.errors import CannotRun
-from registry.services.quarantine import Quarantine
+from registry.services.quarantine import Quarantine, Rest
 
 MODEL = Digest.of(b"model")
 
@@ -49,9 +49,12 @@ def test_a_model_that_rests_is_told_why_and_ends_it_by_itself() -> None:
     with pytest.raises(CannotRun, match=r"run for 10 more minutes; the last time: crash of 2"):
         made.check(MODEL, 2)
     made.check(Digest.of(b"other"), 2)
+    assert made.resting(2) == [Rest("", 598, "crash of 2")]
+    assert made.resting(9)
     assert made.models() == (MODEL,)
     clock.now = 1601.0
     made.check(MODEL, 2)
+    assert made.resting(2) == []
     clock.now = 2000.0
     assert made.models() == ()
 

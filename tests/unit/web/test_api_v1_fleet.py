@@ -59,7 +59,7 @@ async def test_a_worker_is_added_drained_and_removed(ask: Place) -> None:
         "running": [],
     }
     assert made == expected
-    assert await ask("GET", "/workers") == (200, {"workers": [expected]})
+    assert await ask("GET", "/workers") == (200, {"workers": [expected], "resting": []})
     assert (await ask("POST", "/workers", GPU))[0] == 409
     assert (await ask("PATCH", "/workers/gpu", {"drained": True}))[1]["drained"]
     assert (await ask("GET", "/workers"))[1]["workers"][0]["drained"]
@@ -88,6 +88,15 @@ async def test_what_runs_is_told(ask: Place) -> None:
         }
     ]
     await lease.release(None)
+
+
+async def test_models_that_rest_are_told(ask: Place) -> None:
+    router = ask.site.services.router
+    for worker in ("a", "b", "a"):
+        router.quarantine.note(spec_of().model.digest, worker, "it stopped", "tiny:latest")
+    resting = (await ask("GET", "/workers"))[1]["resting"]
+    assert [(item["model"], item["reason"]) for item in resting] == [("tiny:latest", "it stopped")]
+    assert 590 < resting[0]["seconds"] <= 600
 
 
 async def test_models_of_an_openai_server_are_mapped(ask: Place) -> None:
@@ -119,7 +128,7 @@ async def test_servers_that_cannot_be_workers(ask: Place, change: dict[str, Any]
     status, answer = await ask("POST", "/workers", {**GPU, **change})
     assert status in {400, 409}
     assert list(answer) == ["error"]
-    assert await ask("GET", "/workers") == (200, {"workers": []})
+    assert await ask("GET", "/workers") == (200, {"workers": [], "resting": []})
 
 
 async def test_a_model_is_placed_and_pinned(ask: Place) -> None:
