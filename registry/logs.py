@@ -7,7 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TextIO, cast
 
 import orjson
 import structlog
@@ -33,6 +33,16 @@ class Access(NamedTuple):
     id: str
 
 
+class _StandardError:
+    """Standard error as it is at the moment: loggers are kept, and it may be redirected later."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def configure(level: str, *, json: bool) -> None:
     """Set up structlog, on standard error: JSON for machines, coloured lines for a terminal."""
     renderer: structlog.typing.Processor
@@ -49,7 +59,7 @@ def configure(level: str, *, json: bool) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _StandardError())),
         cache_logger_on_first_use=True,
     )
 
