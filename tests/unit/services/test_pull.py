@@ -139,7 +139,8 @@ async def test_the_hold_on_the_blobs_ends_with_the_pull(
 async def test_config_and_layer_may_be_one_blob(place: Place, registry: MemoryRegistry) -> None:
     registry.add("a/b:v1", [SMALL, SMALL], SMALL)
     events = await collect(place.pull.run(NAME))
-    assert progress(events) == [len(SMALL)] * 3
+    assert set(progress(events)) <= {0, len(SMALL)}  # how often it is told is up to the clock
+    assert progress(events)[-1] == len(SMALL)
     assert [ask for ask in registry.asked if ask.startswith("read")] == [
         f"read {digest_of(SMALL).short} 0-{len(SMALL)}"
     ]
