@@ -42,14 +42,8 @@ class Database(Protocol):
     def rollback(self) -> None:
         """Undo it, if one is open. Raises nothing."""
 
-    def mark(self) -> None:
-        """Remember this point of the transaction."""
-
-    def undo(self) -> None:
-        """Back to the point."""
-
-    def forget(self) -> None:
-        """The point is not needed any more."""
+    def run(self, text: str) -> None:
+        """Run a statement without values in it."""
 
     def translated(self, error: Exception) -> RegistryError:
         """What a caller is told of an error of the driver's."""
@@ -183,13 +177,13 @@ class Writer(threading.Thread):
     def _run(self, write: _Write) -> None:
         """Run one function; what it raises undoes what it did, and is its caller's."""
         write.error = None
-        self._database.mark()
+        self._database.run("SAVEPOINT one")
         try:
             write.value = write.work(self._database.transaction)
         except BaseException as error:  # the edge of the thread: every error goes to the caller
             write.error = error
-            self._database.undo()
-        self._database.forget()
+            self._database.run("ROLLBACK TO one")
+        self._database.run("RELEASE one")
 
 
 def _failed(write: _Write, error: BaseException) -> _Write:

@@ -86,7 +86,6 @@ class PostgresDatabase:
         self._url = url
         self._busy_s = busy_s
         self._clock = clock
-        self._xid: int | None = None
         self._open()
 
     def _open(self) -> None:
@@ -118,7 +117,6 @@ class PostgresDatabase:
     def _begin(self) -> None:
         if self._connection.closed:
             self._open()
-        self._xid = None
         self._run("BEGIN")
         self._run("SELECT pg_advisory_xact_lock(%s)", (WRITERS,))
 
@@ -161,17 +159,9 @@ class PostgresDatabase:
         with contextlib.suppress(psycopg.Error):
             self._connection.close()
 
-    def mark(self) -> None:
+    def run(self, text: str) -> None:
         """See `Database`."""
-        self._run("SAVEPOINT one")
-
-    def undo(self) -> None:
-        """See `Database`."""
-        self._run("ROLLBACK TO one")
-
-    def forget(self) -> None:
-        """See `Database`."""
-        self._run("RELEASE one")
+        self._run(text)
 
     def translated(self, error: Exception) -> RegistryError:
         """See `Database`."""

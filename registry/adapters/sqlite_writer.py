@@ -96,17 +96,9 @@ class SqliteDatabase:
         if self.connection.in_transaction:
             self._run("ROLLBACK")
 
-    def mark(self) -> None:
+    def run(self, text: str) -> None:
         """See `Database`."""
-        self._run("SAVEPOINT one")
-
-    def undo(self) -> None:
-        """See `Database`."""
-        self._run("ROLLBACK TO one")
-
-    def forget(self) -> None:
-        """See `Database`."""
-        self._run("RELEASE one")
+        self._run(text)
 
     def translated(self, error: Exception) -> RegistryError:
         """See `Database`."""
