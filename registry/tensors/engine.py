@@ -7,12 +7,12 @@ lesser one, so the processor is asked first. The engine itself is not started or
 import ctypes
 import importlib.util
 import platform
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from registry.core.processor import missing_features
+
 PACKAGE = "xllamacpp"
-_NEEDED = ("avx2", "fma", "f16c", "bmi2")
 _SYMBOLS = ("ggml_quantize_init", "ggml_quantize_chunk", "ggml_validate_row_data")
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -40,20 +40,6 @@ def find_engine(package: str = PACKAGE, cpuinfo: Path = _CPUINFO) -> Engine:
     if not all(hasattr(library, name) for name in _SYMBOLS):
         return Engine(None, ", in a build that quantizes: this one does not offer it")
     return Engine(library)
-
-
-def missing_features(cpuinfo: str) -> list[str]:
-    """What the processor lacks, by the text of `/proc/cpuinfo`; nothing if that says nothing."""
-    flags = next(
-        (line.partition(":")[2].split() for line in cpuinfo.splitlines() if line[:5] == "flags"),
-        list(_NEEDED),
-    )
-    return _lacking(flags)
-
-
-def _lacking(flags: Iterable[str]) -> list[str]:
-    known = set(flags)
-    return [flag for flag in _NEEDED if flag not in known]
 
 
 def _text(file: Path) -> str:

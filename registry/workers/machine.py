@@ -12,7 +12,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-_NEEDED = ("avx2", "bmi2", "f16c", "fma")
+from registry.core import processor
+
 _ROOT = Path("/")
 _UNLIMITED = 1 << 62
 
@@ -52,12 +53,7 @@ def missing_features(root: Path = _ROOT, machine: str | None = None) -> tuple[st
     """What the built-in engine needs of the processor and does not find."""
     if (machine or platform.machine()) not in {"x86_64", "AMD64"}:
         return ()
-    for line in _text(root / "proc/cpuinfo").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "flags":
-            has = value.split()
-            return tuple(flag for flag in _NEEDED if flag not in has)
-    return ()
+    return tuple(processor.missing_features(_text(root / "proc/cpuinfo")))
 
 
 def _memory_of_system() -> Memory:

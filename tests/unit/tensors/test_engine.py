@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.tensors.engine import find_engine, missing_features
+from registry.core.processor import missing_features
+from registry.tensors.engine import find_engine
 
 FLAGS = "processor\t: 0\nflags\t\t: fpu sse avx avx2 fma f16c bmi2 ht\n"
 
