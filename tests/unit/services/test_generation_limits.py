@@ -27,7 +27,6 @@ from tests.support.library import Library
 pytestmark = pytest.mark.anyio
 
 SCHEMA = Raw(b'{"type":"object"}')
-OTHER = Raw(b'{"required":["a"]}')
 STRICT = {"type": "object", "x-guidance": {"whitespace_flexible": False}}
 
 

@@ -24,7 +24,6 @@ pytestmark = pytest.mark.anyio
 
 SCHEMA = Raw(b'{"type":"object"}')
 OTHER = Raw(b'{"required":["a"]}')
-STRICT = {"type": "object", "x-guidance": {"whitespace_flexible": False}}
 
 
 @pytest.fixture(scope="module")
