@@ -4,10 +4,10 @@ No more than some 256 KiB of it are held: who sends waits for who reads.
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
+from registry.adapters.replies import beginning
 from registry.core.errors import WorkerLost
 
 _HIGH = 1 << 18
@@ -78,13 +78,7 @@ class LinkReply:
         Raises:
             WorkerLost: it broke off.
         """
-        body = bytearray()
-        async with contextlib.aclosing(self.chunks()) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > limit:
-                    break
-        return bytes(body[:limit])
+        return await beginning(self.chunks(), limit)
 
     async def close(self) -> None:
         """Let go; the worker stops what it still makes."""

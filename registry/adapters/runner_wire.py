@@ -5,12 +5,12 @@ ones: each of those holds one of its threads while it is idle.
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, Callable
 from typing import cast
 
 import httptools
 
+from registry.adapters.replies import beginning
 from registry.core.errors import WorkerLost
 
 STALL_S = 600.0
@@ -130,13 +130,7 @@ class RunnerReply(asyncio.Protocol):
         Raises:
             WorkerLost: as `chunks`.
         """
-        body = bytearray()
-        async with contextlib.aclosing(self.chunks()) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > limit:
-                    break
-        return bytes(body[:limit])
+        return await beginning(self.chunks(), limit)
 
     async def close(self) -> None:
         """Let go; an answer that is not complete is stopped by it."""

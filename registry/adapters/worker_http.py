@@ -14,6 +14,7 @@ import orjson
 
 from registry import __version__
 from registry.adapters.llama_frames import refusal
+from registry.adapters.replies import beginning
 from registry.core.errors import OperationFailed, WorkerLost
 from registry.core.fleet import check_server_url
 
@@ -151,16 +152,7 @@ class SiteReply:
 
     async def read(self, limit: int) -> bytes:
         """The whole body, of which no more than `limit` bytes are looked at."""
-        body = bytearray()
-        chunks = self.chunks()
-        try:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > limit:
-                    break
-        finally:
-            await chunks.aclose()
-        return bytes(body[:limit])
+        return await beginning(self.chunks(), limit)
 
     async def close(self) -> None:
         """Let go; what is still being made is stopped."""
