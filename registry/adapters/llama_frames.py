@@ -21,6 +21,7 @@ from registry.core.generation import Choice, Logprob
 from registry.ports.workers import Piece, Stop, Timings, ToolPiece
 
 _PATH = re.compile(r"'?(?:/[\w.+@-]+){2,}'?")
+_SCHEMA = re.compile(r"JSON schema error at #/?(\S*): (.*)", re.DOTALL)
 _SHOWN = 2_000
 _UNREADABLE = "the runner's answer cannot be read"
 
@@ -95,6 +96,9 @@ def timings_of(frame: Mapping[str, Any]) -> Timings:
 def refusal(status: int, body: bytes) -> RegistryError:
     """The error that an answer of status 400 or more stands for, in the runner's words."""
     message, details = _message(body)
+    if schema := _SCHEMA.search(message):  # of a tool: those of formats are compiled here before
+        where = schema[1].replace("/", ".") or "its root"
+        message = f"invalid JSON schema of a tool, at {where}: {schema[2]}"
     message = without_paths(message)[:_SHOWN] or f"the runner answered with status {status}"
     if details.get("type") == "exceed_context_size_error":
         return PromptTooLong(

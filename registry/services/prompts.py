@@ -19,6 +19,7 @@ from registry.core.conversation import (
     window,
 )
 from registry.core.errors import OperationFailed, PromptTooLong, RequestInvalid
+from registry.core.gotext import quote
 from registry.core.prompt import Turn, render
 from registry.core.template import GoTemplate
 from registry.core.wishes import GenerateWish, Message
@@ -34,6 +35,8 @@ LONGEST_TOKEN = 64
 _MARKS_BEGIN = ("<", "[")  # those of all tokenizers do
 _MARKS_KEPT = 512
 _TOKENS = 1 << 31
+_FUNCTION = "function"
+_SHOWN = 80
 TOO_LONG = (
     "the prompt is longer than the context length currently available to the model; shorten the "
     "prompt, adjust the context length in settings, or use a model with a longer context length"
@@ -203,14 +206,30 @@ async def _rendered(template: GoTemplate, turn: Turn, today: date) -> str:
 
 
 def chat_body(job: Job, messages: Sequence[Message]) -> dict[str, Any]:
-    """What an engine's own template is given."""
+    """What an engine's own template is given.
+
+    Raises:
+        RequestInvalid: a tool without a name, or of a kind that no engine knows.
+    """
     body: dict[str, Any] = {"messages": as_openai(messages)}
-    body |= {"tools": [_plain_types(tool) for tool in job.tools]} if job.tools else {}
+    if job.tools:
+        body["tools"] = [_tool(tool, place) for place, tool in enumerate(job.tools)]
     if job.think is not None:
         arguments: dict[str, Any] = {"enable_thinking": bool(job.think)}
         arguments |= {"reasoning_effort": job.think} if isinstance(job.think, str) else {}
         body["chat_template_kwargs"] = arguments
     return body
+
+
+def _tool(tool: Mapping[str, Any], place: int) -> Any:
+    """A tool as engines read it: each has a kind and a name."""
+    kind, function = tool.get("type") or _FUNCTION, tool.get("function")
+    if kind != _FUNCTION:
+        shown = quote(str(kind)[:_SHOWN])
+        raise RequestInvalid(f"invalid tool at {place}: its type is {shown}, not function")
+    if not isinstance(function, Mapping) or not function.get("name"):
+        raise RequestInvalid(f"invalid tool at {place}: its function has no name")
+    return {**_plain_types(tool), "type": kind}
 
 
 def _plain_types(value: Any) -> Any:

@@ -339,6 +339,23 @@ async def test_vectors_that_cannot_be_had_are_told_in_words(
             await lease(wire).embed(["a"])
 
 
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ("#/properties/a: unrecognized type x", "at properties.a: unrecognized type x"),
+        ("#: must not be empty", "at its root: must not be empty"),
+    ],
+)
+async def test_the_schema_of_a_tool_is_at_fault_in_words(
+    tmp_path: Path, told: str, message: str
+) -> None:
+    long = f"Unable to generate parser for this template. Failed: JSON schema error at {told}"
+    answer = json.dumps({"error": {"message": long, "code": 400}}).encode()
+    async with runner(tmp_path, whole(answer, "400 Bad Request")) as wire:
+        with pytest.raises(RequestInvalid, match=f"^invalid JSON schema of a tool, {message}$"):
+            await lease(wire).apply_template({})
+
+
 async def test_tokens_texts_and_prompts(tmp_path: Path) -> None:
     answer = {"tokens": [1, 2], "content": "ab", "prompt": "<ab>"}
     script = whole(json.dumps(answer).encode())
