@@ -12,7 +12,17 @@ from typing import Annotated
 
 import typer
 
-from registry.cli import admin, admin_keys, admin_rights, conversion, fleet, models, worker
+from registry.cli import (
+    admin,
+    admin_keys,
+    admin_rights,
+    config,
+    conversion,
+    database,
+    fleet,
+    models,
+    worker,
+)
 
 app = typer.Typer(
     name="registry",
@@ -63,6 +73,8 @@ admin.add_to(
 )
 fleet.add_to(app, worker.worker)
 app.add_typer(worker.worker)
+app.command("migrate")(database.migrate)
+app.add_typer(config.config)
 
 
 def main() -> None:
