@@ -3,7 +3,7 @@
 Source: spec ollama-api 14.4, 17.3, 17.4; inference-and-gguf 2.2.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
@@ -19,9 +19,9 @@ from registry.core.conversation import (
     window,
 )
 from registry.core.errors import OperationFailed, PromptTooLong, RequestInvalid
-from registry.core.gotext import quote
 from registry.core.prompt import Turn, render
 from registry.core.template import GoTemplate
+from registry.core.tools import for_engine
 from registry.core.wishes import GenerateWish, Message
 from registry.services.jobs import Job, Stage
 from registry.services.loading import Mode, read_template
@@ -35,8 +35,6 @@ LONGEST_TOKEN = 64
 _MARKS_BEGIN = ("<", "[")  # those of all tokenizers do
 _MARKS_KEPT = 512
 _TOKENS = 1 << 31
-_FUNCTION = "function"
-_SHOWN = 80
 TOO_LONG = (
     "the prompt is longer than the context length currently available to the model; shorten the "
     "prompt, adjust the context length in settings, or use a model with a longer context length"
@@ -209,36 +207,16 @@ def chat_body(job: Job, messages: Sequence[Message]) -> dict[str, Any]:
     """What an engine's own template is given.
 
     Raises:
-        RequestInvalid: a tool without a name, or of a kind that no engine knows.
+        RequestInvalid: a tool that no engine reads.
     """
     body: dict[str, Any] = {"messages": as_openai(messages)}
     if job.tools:
-        body["tools"] = [_tool(tool, place) for place, tool in enumerate(job.tools)]
+        body["tools"] = for_engine(job.tools)
     if job.think is not None:
         arguments: dict[str, Any] = {"enable_thinking": bool(job.think)}
         arguments |= {"reasoning_effort": job.think} if isinstance(job.think, str) else {}
         body["chat_template_kwargs"] = arguments
     return body
-
-
-def _tool(tool: Mapping[str, Any], place: int) -> Any:
-    """A tool as engines read it: each has a kind and a name."""
-    kind, function = tool.get("type") or _FUNCTION, tool.get("function")
-    if kind != _FUNCTION:
-        shown = quote(str(kind)[:_SHOWN])
-        raise RequestInvalid(f"invalid tool at {place}: its type is {shown}, not function")
-    if not isinstance(function, Mapping) or not function.get("name"):
-        raise RequestInvalid(f"invalid tool at {place}: its function has no name")
-    return {**_plain_types(tool), "type": kind}
-
-
-def _plain_types(value: Any) -> Any:
-    """A tool as it was sent: where a property has one type, that is no list."""
-    if isinstance(value, Mapping):
-        plain = {key: _plain_types(item) for key, item in value.items()}
-        kind = plain.get("type")
-        return plain | {"type": kind[0]} if isinstance(kind, list) and len(kind) == 1 else plain
-    return [_plain_types(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _level(think: bool | str | None) -> str:
