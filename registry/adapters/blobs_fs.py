@@ -22,6 +22,7 @@ from registry.adapters.fs_buffers import BufferPool, Lane
 from registry.adapters.fs_files import IncomingFile, Layout, Run, free_bytes, new_key
 from registry.adapters.fs_incoming import FsIncoming, Workshop
 from registry.adapters.fs_pieces import Running
+from registry.adapters.fs_turns import Turn, Turns
 from registry.adapters.os_errors import os_errors
 from registry.core.digest import Digest
 from registry.core.errors import BlobUnknown, StorageFull, UploadUnknown
@@ -91,6 +92,7 @@ class FileBlobStore:
         self._run = Run(self._files)
         self._active: set[str] = set()
         self._hashes: OrderedDict[str, Running] = OrderedDict()
+        self._turns = Turns(folder)
         self._workshop = Workshop(
             self._layout,
             BufferPool(buffers, buffer_bytes),
@@ -103,6 +105,11 @@ class FileBlobStore:
         """Wait for work in threads and end them."""
         self._hashers.shutdown()
         self._files.shutdown()
+        self._turns.close()
+
+    async def turn(self, name: str) -> Turn:
+        """A turn at incoming bytes: processes that share the folder take turns."""
+        return await self._turns.take(name)
 
     async def create(self, size_hint: int | None = None) -> Incoming:
         """Begin new bytes."""

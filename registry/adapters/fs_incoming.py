@@ -211,7 +211,7 @@ class FsIncoming:
                 except FileNotFoundError as error:  # moved, where there are no hard links
                     raise OperationFailed("the blob was removed while it was stored") from error
 
-    async def close(self) -> None:
+    async def close(self, *, intact: bool = True) -> None:
         """Let go of files and buffers; the bytes stay unless they were published."""
         if self._closed:
             return
@@ -223,7 +223,7 @@ class FsIncoming:
             finish = partial(self._finish, published, self._size)
             await asyncio.shield(self._writing.call(finish))
         running = await hashed
-        intact = not published and not self._has_failed
+        intact = intact and not published and not self._has_failed
         self._workshop.closed(
             self.key, running if intact and running and running.size == self._size else None
         )

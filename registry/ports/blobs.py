@@ -105,8 +105,12 @@ class Incoming(Sink, Protocol):
     def confirm(self) -> None:
         """Make sure that the published bytes are there; synchronous, inside a transaction."""
 
-    async def close(self) -> None:
-        """Let go of files and buffers and of an incoming name that was published; keep the rest."""
+    async def close(self, *, intact: bool = True) -> None:
+        """Let go of files and buffers and of an incoming name that was published; keep the rest.
+
+        Not `intact`: what was accepted last may not count, and others may write other bytes there.
+        So nothing that is known of the bytes, such as their hash so far, is kept for `resume`.
+        """
 
     async def discard(self) -> None:
         """`close`, and delete the bytes unless they were published."""
@@ -136,8 +140,28 @@ class Opened(Protocol):
     async def __aexit__(self, *exc: object) -> None: ...
 
 
+class Turn(Protocol):
+    """The right to write some incoming bytes, which no other process has meanwhile."""
+
+    def is_wanted(self) -> bool:
+        """Whether another process waits for it."""
+
+    def end(self) -> None:
+        """Give it back, with the bytes closed."""
+
+
 class BlobStore(Protocol):
     """Where bytes are kept."""
+
+    async def turn(self, name: str) -> Turn | None:
+        """Wait until no other process writes the incoming bytes that `name` stands for.
+
+        Without a turn of one's own those bytes may change at any time. None: two processes cannot
+        get into each other's way here, and bytes may stay open from one request to the next.
+
+        Raises:
+            Unavailable: another process keeps the turn.
+        """
 
     async def create(self, size_hint: int | None = None) -> Incoming:
         """Begin new bytes; `size_hint` lets the store reserve room.

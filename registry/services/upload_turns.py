@@ -1,8 +1,9 @@
 """What one process keeps of upload sessions between requests: the open bytes, and whose turn it is.
 
-Requests for one session take turns. A request whose sender has gone silent does not hold up a newer
-one for long: the client has most likely lost the connection and tries again, so the older request
-is ended (a proxy in between may keep its connection open for minutes).
+Requests for one session take turns, in this process by a lock, among replicas by the store's turn.
+A request whose sender has gone silent does not hold up a newer one for long: the client has most
+likely lost the connection and tries again, so the older request is ended (a proxy in between may
+keep its connection open for minutes).
 """
 
 import asyncio
@@ -10,24 +11,25 @@ import hashlib
 import mmap
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from registry.core.digest import Digest
 from registry.core.errors import Conflict
 from registry.core.names import RepositoryName
-from registry.ports.blobs import Incoming
+from registry.ports.blobs import Incoming, Turn
 
 T = TypeVar("T")
 
 _BUFFER = 1 << 20
+_PATIENCE_S = 2.0
 
 
 class LiveSession:
     """One session in this process. Whoever has the turn may use it."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float = _PATIENCE_S) -> None:
         self.incoming: Incoming | None = None
         self.commit: asyncio.Task[Digest] | None = None
         self.repository = ""  # key of the one that the commit is for
@@ -37,6 +39,10 @@ class LiveSession:
         self._receiving: asyncio.Task[Any] | None = None
         self._progress: Callable[[], int] = int
         self._superseded = False
+        self._patience_s = patience_s
+        self._turn: Turn | None = None
+        self._users = 0  # of the store's turn: a request, a commit that outlives it
+        self._ending: asyncio.Task[None] | None = None
 
     @property
     def is_committing(self) -> bool:
@@ -56,6 +62,8 @@ class LiveSession:
         """
         self._receiving = task = asyncio.create_task(receive)
         self._progress, self._superseded = progress, False
+        turn = self._turn
+        watch = asyncio.create_task(self.end_silent(turn.is_wanted)) if turn else None
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -68,25 +76,57 @@ class LiveSession:
             raise
         finally:
             self._receiving = None
+            if watch is not None:
+                watch.cancel()
 
-    async def end_silent(self, patience_s: float) -> None:
-        """Watch the request that has the turn; end it when no byte comes for `patience_s`."""
+    async def end_silent(self, is_wanted: Callable[[], bool] = lambda: True) -> None:
+        """Watch the request that has the turn; end it when no byte comes and another waits."""
         seen, since = -1, time.monotonic()
         while True:
-            await asyncio.sleep(patience_s / 8)
+            await asyncio.sleep(self._patience_s / 8)
             size = self._progress()
             if self._receiving is None or size != seen:
                 seen, since = size, time.monotonic()
-            elif time.monotonic() - since >= patience_s:
+            elif time.monotonic() - since >= self._patience_s and is_wanted():
                 self._superseded = True
                 self._receiving.cancel()
                 return
 
+    async def begin_turn(self, take: Callable[[], Awaitable[Turn | None]]) -> None:
+        """Have the store's turn from now on; see `BlobStore.turn` for what it raises."""
+        if self._ending is not None:
+            await asyncio.wait({self._ending})
+        if self._turn is None:
+            self._turn = await take()
+        self._users += 1
+
+    async def end_turn(self) -> None:
+        """Let go of the store's turn, when nobody here needs it, and before that of the bytes."""
+        self._users -= 1
+        if self._turn is None or self._users:
+            return
+        self._ending = asyncio.create_task(self._end_turn(self._turn))
+        await asyncio.shield(self._ending)  # cancelled or not, closing may still cut the file
+
+    async def _end_turn(self, turn: Turn) -> None:
+        try:
+            await self.let_go()
+        finally:
+            self._turn = None
+            turn.end()
+
     def begin_commit(self, name: RepositoryName, commit: Coroutine[Any, Any, Digest]) -> None:
         """Run the commit by itself: it outlives the request that began it."""
         self.repository = name.key
-        self.commit = asyncio.create_task(commit)
+        self._users += 1
+        self.commit = asyncio.create_task(self._committing(commit))
         self.commit.add_done_callback(_heed)
+
+    async def _committing(self, commit: Coroutine[Any, Any, Digest]) -> Digest:
+        try:
+            return await commit
+        finally:
+            await self.end_turn()
 
     async def committed(self, hold_s: float) -> Digest | None:
         """Wait for the commit's result, or its error; None if it takes longer than `hold_s`."""
@@ -98,17 +138,24 @@ class LiveSession:
         self.commit = None
         return commit.result()
 
-    async def let_go(self) -> None:
-        """Close the bytes, which stay; the next request opens them again."""
+    async def let_go(self, *, intact: bool = True) -> None:
+        """Close the bytes, which stay; the next request opens them again. See `Incoming.close`."""
         incoming, self.incoming = self.incoming, None
         if incoming is not None:
-            await incoming.close()
+            await incoming.close(intact=intact)
 
 
 class LiveSessions:
     """The sessions that this process has open, bounded in number and idle time."""
 
-    def __init__(self, limit: int = 256, idle_s: float = 60.0, patience_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        take: Callable[[str], Awaitable[Turn | None]],
+        limit: int = 256,
+        idle_s: float = 60.0,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
+        self._take = take  # the store's `turn`
         self._limit = limit
         self._idle_s = idle_s
         self._patience_s = patience_s
@@ -121,12 +168,20 @@ class LiveSessions:
 
     @asynccontextmanager
     async def turn(self, session: str) -> AsyncIterator[LiveSession]:
-        """Wait for the turn and have the session to oneself."""
-        live = self._sessions.setdefault(session, LiveSession())
+        """Wait for the turn and have the session to oneself.
+
+        Raises:
+            Unavailable: another replica has it.
+        """
+        live = self._sessions.setdefault(session, LiveSession(self._patience_s))
         self._sessions.move_to_end(session)
         await self._acquire(live)
         try:
-            yield live
+            await live.begin_turn(lambda: self._take(session))
+            try:
+                yield live
+            finally:
+                await live.end_turn()
         finally:
             live.used_s = time.monotonic()
             live.lock.release()
@@ -140,7 +195,7 @@ class LiveSessions:
             if not live.lock.locked():
                 await live.lock.acquire()
                 return
-            watch = asyncio.create_task(live.end_silent(self._patience_s))
+            watch = asyncio.create_task(live.end_silent())
             try:
                 await live.lock.acquire()
             finally:

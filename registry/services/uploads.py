@@ -15,6 +15,7 @@ Source: spec registry-protocol 2.6, serial mode; OCI distribution-spec 1.1, "Pus
 """
 
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from registry.core.digest import Digest
@@ -68,7 +69,7 @@ class Uploads:
         self._store = blobs.store
         self._clock = blobs.clock
         self._limits = limits or UploadLimits()
-        self._live = LiveSessions()
+        self._live = LiveSessions(self._store.turn)
         self._open: dict[str, int] = {}  # session -> when it expires
 
     async def begin(
@@ -206,10 +207,11 @@ class Uploads:
         while expired := await self._catalog.read(
             lambda tx: tx.expired_uploads(self._clock(), 100)
         ):
-            dropped = [upload for upload in expired if not self._live.is_busy(upload.id)]
-            for upload in dropped:
-                await self._expire(upload)
-            count += len(dropped)
+            dropped = 0
+            for upload in expired:
+                with suppress(Unavailable):  # another replica is just about it
+                    dropped += not self._live.is_busy(upload.id) and await self._expire(upload)
+            count += dropped
             if not dropped:
                 break
         return count
@@ -247,7 +249,7 @@ class Uploads:
             raise
         finally:
             if not advanced:  # the row did not move, so the bytes must go back to where it stands
-                await live.let_go()
+                await live.let_go(intact=False)
         if not advanced:
             return await self._overtaken(upload, chunk)
         self._open[after.id] = after.expires_at
@@ -285,7 +287,7 @@ class Uploads:
     async def _incoming(self, live: LiveSession, upload: Upload) -> Incoming:
         """The session's bytes, open and exactly as long as its row says."""
         if live.incoming is not None and live.incoming.size != upload.offset:
-            await live.let_go()
+            await live.let_go(intact=False)
         if live.incoming is None:
             if upload.storage_key:
                 live.incoming = await self._store.resume(upload.storage_key, upload.offset)
@@ -310,7 +312,7 @@ class Uploads:
             raise
         finally:
             if not received:
-                await live.let_go()
+                await live.let_go(intact=False)
         return after
 
     async def _commit(
@@ -335,7 +337,7 @@ class Uploads:
             await self._drop(live, upload)
             raise
         finally:
-            await live.let_go()
+            await live.let_go(intact=False)  # a failed one may have had a chunk that no row counts
         self._open.pop(upload.id, None)
         return digest
 
@@ -393,7 +395,7 @@ class Uploads:
         self._open.pop(upload.id, None)
         await self._catalog.write(lambda tx: tx.delete_upload(upload.id))
 
-    async def _expire(self, upload: Upload) -> None:
+    async def _expire(self, upload: Upload) -> bool:
         def work(tx: Transaction) -> bool:
             row = tx.upload(upload.id)
             if row is None or row.expires_at > self._clock():  # renewed since it was read
@@ -402,11 +404,13 @@ class Uploads:
             return True
 
         async with self._live.turn(upload.id) as live:
-            if await self._catalog.write(work):
+            expired = await self._catalog.write(work)
+            if expired:
                 self._open.pop(upload.id, None)
                 await live.let_go()
                 if upload.storage_key and upload.state == "open":
                     await self._store.discard(upload.storage_key)
+        return expired
 
 
 def _unknown(session: str) -> UploadUnknown:

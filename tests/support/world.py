@@ -112,6 +112,6 @@ class World:
             return await opened.read(0, opened.size)
 
     def leftovers(self) -> list[str]:
-        """Files that are no blob of ours."""
-        files = [path for path in (self.folder / "data").rglob("*") if path.is_file()]
+        """Files that are no blob of ours, and not the one whose bytes stand for turns."""
+        files = [path for path in (self.folder / "data").glob("*/*") if path.is_file()]
         return [path.name for path in files if path.name != DIGEST.file_name]

@@ -322,7 +322,7 @@ async def test_a_single_request_with_an_empty_or_wrong_body_keeps_nothing(world:
 
 
 async def test_a_newer_request_ends_one_whose_sender_has_gone_silent(world: World) -> None:
-    world.uploads._live = LiveSessions(patience_s=0.05)
+    world.uploads._live = LiveSessions(world.store.turn, patience_s=0.05)
     session, body = await world.begin(), Slow(DATA)
     older = asyncio.create_task(world.uploads.append(NAME, session, Chunk(body, 0, len(DATA))))
     await body.begun.wait()
@@ -373,8 +373,12 @@ async def test_a_long_verification_is_answered_with_ask_again(world: World) -> N
     assert await world.content(DIGEST) == DATA
 
 
+async def _untaken(session: str) -> None:
+    """As a store for which turns are nothing."""
+
+
 async def test_idle_sessions_are_closed_and_go_on(world: World) -> None:
-    world.uploads._live = LiveSessions(limit=2, idle_s=0)
+    world.uploads._live = LiveSessions(_untaken, limit=2, idle_s=0)
     sessions = [await world.begin() for _ in range(4)]
     for session in sessions:
         await world.append(session, DATA[:100])
@@ -395,35 +399,84 @@ async def test_bytes_for_comparison_are_hashed_in_place_or_given() -> None:
 
 
 @pytest.mark.parametrize("same", [True, False])
-async def test_of_two_replicas_that_receive_the_same_chunk_one_wins(
+async def test_a_replica_ends_a_silent_request_for_the_newer_one_of_another(
     world: World, same: bool
 ) -> None:
+    world.uploads._live = LiveSessions(world.store.turn, patience_s=0.05)
     session, body = await world.begin(), Slow(DATA)
     slow = asyncio.create_task(world.uploads.append(NAME, session, Chunk(body, 0, len(DATA))))
     await body.begun.wait()
     replica = World(world.folder)
     await replica.append(session, DATA if same else DATA[:10], 0)
-    body.go_on.set()
-    if same:
-        assert (await slow).offset == len(DATA)
-    else:
-        with pytest.raises(UploadOutOfOrder):
-            await slow
+    with pytest.raises(Conflict):
+        await slow
+    if not same:
         await world.append(session, DATA[10:], 10)
     await world.uploads.finish(NAME, session, DIGEST)
     assert await world.content(DIGEST) == DATA
     await replica.stop()
 
 
-async def test_a_chunk_for_a_session_that_another_replica_cancelled_is_refused(
-    world: World,
+@pytest.mark.parametrize("same", [True, False])
+async def test_of_two_replicas_that_receive_the_same_chunk_the_first_wins(
+    world: World, same: bool
 ) -> None:
+    session, body = await world.begin(), Slow(DATA)
+    slow = asyncio.create_task(world.uploads.append(NAME, session, Chunk(body, 0, len(DATA))))
+    await body.begun.wait()
+    replica = World(world.folder)
+    other = asyncio.create_task(replica.append(session, DATA if same else DATA[::-1], 0))
+    await asyncio.sleep(0.05)
+    assert not other.done()
+    body.go_on.set()
+    assert (await slow).offset == len(DATA)
+    if same:
+        assert (await other).offset == len(DATA)
+    else:
+        with pytest.raises(UploadOutOfOrder):
+            await other
+    await replica.uploads.finish(NAME, session, DIGEST)
+    assert await world.content(DIGEST) == DATA
+    await replica.stop()
+
+
+async def test_a_replica_keeps_no_hash_of_bytes_that_were_not_accepted(world: World) -> None:
+    """The other one accepts as many different bytes there."""
+    session, replica = await world.begin(), World(world.folder)
+    await world.append(session, DATA[:100], 0)
+    with pytest.raises(SizeInvalid):  # the whole of it came, and one byte more was announced
+        chunk = Chunk(Bytes(DATA[100:]), 100, len(DATA) - 99)
+        await world.uploads.append(NAME, session, chunk)
+    await replica.append(session, DATA[:99:-1], 100)
+    with pytest.raises(DigestMismatch):
+        await world.uploads.finish(NAME, session, DIGEST)
+    await replica.stop()
+
+
+async def test_requests_of_a_session_go_to_replicas_in_turn(world: World) -> None:
+    session, replica = await world.begin(), World(world.folder)
+    step = len(DATA) // 8
+    for number in range(8):
+        place = (world, replica)[number % 2]
+        start = number * step
+        stop = start + step if number < 7 else len(DATA)
+        await place.append(session, DATA[start:stop], start)
+        await place.uploads.sweep()
+    await world.uploads.finish(NAME, session, DIGEST)
+    assert await replica.content(DIGEST) == DATA
+    assert world.leftovers() == []
+    await replica.stop()
+
+
+async def test_a_session_that_another_replica_cancelled_is_gone(world: World) -> None:
+    world.uploads._live = LiveSessions(world.store.turn, patience_s=0.05)
     session, body = await world.begin(), Slow(DATA)
     slow = asyncio.create_task(world.uploads.append(NAME, session, Chunk(body)))
     await body.begun.wait()
     replica = World(world.folder)
     await replica.uploads.cancel(NAME, session)
-    body.go_on.set()
-    with pytest.raises(UploadUnknown):
+    with pytest.raises(Conflict):
         await slow
+    with pytest.raises(UploadUnknown):
+        await world.append(session, DATA)
     await replica.stop()
