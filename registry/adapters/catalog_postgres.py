@@ -25,6 +25,7 @@ from sqlalchemy.engine import URL
 from registry.adapters.catalog_transaction import SqlReader
 from registry.adapters.group_commit import CLOSED, Writer
 from registry.adapters.postgres import DIALECT, PostgresDatabase, connect, translated
+from registry.adapters.postgres_bell import Bell
 from registry.adapters.statements import Session
 from registry.core.errors import Unavailable
 from registry.ports.catalog import Reader, Transaction
@@ -66,6 +67,7 @@ class PostgresCatalog:
             self._versions = _Versions(url)
         except psycopg.Error as error:
             raise translated(error) from error
+        self._bell = Bell(url)
         self._readers = ThreadPoolExecutor(readers, "catalog-read")
         self._scanners = ThreadPoolExecutor(_SCANNERS, "catalog-scan")
         self._writer.start()
@@ -88,6 +90,10 @@ class PostgresCatalog:
             raise Unavailable(CLOSED)
         return self._versions.now()
 
+    async def job_change(self, timeout_s: float) -> None:
+        """See `Catalog`."""
+        await self._bell.wait(timeout_s)
+
     async def check(self) -> None:
         """See `Catalog`."""
         await self.write(lambda tx: None)
@@ -102,6 +108,7 @@ class PostgresCatalog:
         self._readers.shutdown()
         self._scanners.shutdown()
         self._versions.close()
+        self._bell.close()
         with self._lock:
             while self._open:
                 self._open.pop().close()

@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 _SCANNERS = 2  # threads for long reads; more would only share the same disk and processor
 _BUSY_S = 5.0
+_LOOK_S = 0.1
 _READ_BUSY_S = 1.0  # readers wait for others only while a crashed process's log is recovered
 
 
@@ -81,6 +82,14 @@ class SqliteCatalog:
             except sqlite3.Error as error:
                 raise translated(error) from error
         return self._first_version + int(row[0])
+
+    async def job_change(self, timeout_s: float) -> None:
+        """See `Catalog`. Nobody tells: any change of the database may be one of a job."""
+        seen = self.version()
+        for _ in range(max(1, round(timeout_s / _LOOK_S))):
+            await asyncio.sleep(min(timeout_s, _LOOK_S))
+            if self.version() != seen:
+                return
 
     async def check(self) -> None:
         """See `Catalog`."""

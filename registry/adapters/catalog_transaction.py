@@ -3,16 +3,25 @@
 from registry.adapters.catalog_blobs import BlobReader
 from registry.adapters.catalog_contents import ContentReader, ContentWriter
 from registry.adapters.catalog_fleet import FleetChanges, FleetQueries
+from registry.adapters.catalog_jobs import JobChanges, JobQueries
 from registry.adapters.catalog_manifests import ManifestReader, ManifestWriter
 from registry.adapters.catalog_rights import RightsChanges, RightsQueries
 from registry.adapters.catalog_transfers import TransferReader, TransferWriter
 
 
 class SqlReader(
-    ManifestReader, BlobReader, ContentReader, TransferReader, RightsQueries, FleetQueries
+    ManifestReader,
+    BlobReader,
+    ContentReader,
+    TransferReader,
+    RightsQueries,
+    FleetQueries,
+    JobQueries,
 ):
     """`Reader` on a session."""
 
 
-class SqlTransaction(ManifestWriter, ContentWriter, TransferWriter, RightsChanges, FleetChanges):
+class SqlTransaction(
+    ManifestWriter, ContentWriter, TransferWriter, RightsChanges, FleetChanges, JobChanges
+):
     """`Transaction` on a session."""

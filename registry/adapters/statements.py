@@ -108,6 +108,12 @@ class Session:
         """Run a statement without rows; return how many it changed."""
         return self._execute(statement, values).rowcount
 
+    def notify(self, channel: str, word: str) -> None:
+        """Wake who listens, once this is committed; only Postgres can, elsewhere they look."""
+        if self._name == "postgresql":
+            values = {"channel": channel, "word": word}
+            self._cursor.execute("SELECT pg_notify(%(channel)s, %(word)s)", values)
+
     def many(self, statement: Statement, rows: list[dict[str, Any]]) -> None:
         """Run a statement without constants once for each of `rows`."""
         if rows:

@@ -22,6 +22,7 @@ from registry.core.digest import Digest
 from registry.core.names import ModelName, RepositoryName
 from registry.ports.accounts import AccountReader, AccountWriter
 from registry.ports.fleet import FleetReader, FleetWriter
+from registry.ports.jobs import JobReader, JobWriter
 from registry.ports.transfers import TransferReader, TransferWriter
 
 T = TypeVar("T")
@@ -136,7 +137,7 @@ class FolderChange:
     body: bytes | None
 
 
-class Reader(AccountReader, TransferReader, FleetReader, Protocol):
+class Reader(AccountReader, TransferReader, FleetReader, JobReader, Protocol):
     """What a read function may ask. Absent things are None or empty, never an error."""
 
     # names
@@ -235,7 +236,7 @@ class Reader(AccountReader, TransferReader, FleetReader, Protocol):
         """A secret shared by all replicas, such as the key of direct URLs."""
 
 
-class Transaction(Reader, AccountWriter, TransferWriter, FleetWriter, Protocol):
+class Transaction(Reader, AccountWriter, TransferWriter, FleetWriter, JobWriter, Protocol):
     """What a write function may do besides. Everything becomes visible at once, or nothing."""
 
     def put_repository(self, name: RepositoryName) -> Repository:
@@ -367,6 +368,9 @@ class Catalog(Protocol):
 
     def version(self) -> int:
         """A number that differs after any committed write of any process; microseconds to get."""
+
+    async def job_change(self, timeout_s: float) -> None:
+        """Wait until a job may have changed, or for so long. Changes may be missed: look anyway."""
 
     async def check(self) -> None:
         """Say whether the database answers. Raises what `write` would."""

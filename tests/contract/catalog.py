@@ -17,6 +17,7 @@ from registry.ports.catalog import Catalog, Reader, Transaction
 from tests.contract.catalog_accounts import AccountsContract
 from tests.contract.catalog_blobs import BlobsContract
 from tests.contract.catalog_fleet import FleetContract
+from tests.contract.catalog_jobs import JobsContract
 from tests.contract.catalog_manifests import ManifestsContract
 from tests.contract.catalog_names import NamesContract
 from tests.contract.catalog_transfers import TransfersContract
@@ -254,6 +255,7 @@ class CatalogContract(
     BlobsContract,
     TransfersContract,
     FleetContract,
+    JobsContract,
     AccountsContract,
 ):
     """All of it."""
