@@ -60,7 +60,7 @@ def runner_settings(files: Files, options: RunnerOptions, place: Place) -> dict[
         "socket": place.socket,
         "api_key": place.api_key,
         "threads": _threads(files, options, place),
-        "batch_threads": options.num_thread or place.threads,
+        "batch_threads": _most_threads(options, place),
         "http_threads": slots + _SPARE_THREADS,
         "cache_type": place.cache_type.upper(),
         "flash_attention": place.flash_attention,
@@ -87,7 +87,7 @@ def server_arguments(files: Files, options: RunnerOptions, place: Place) -> list
     line = [
         "--model", files.model, "--host", place.socket, "--no-webui", "--offline",
         "-c", str(options.num_ctx * slots), "-np", str(slots),
-        "-b", batch, "-ub", batch, "-t", threads, "-tb", str(options.num_thread or place.threads),
+        "-b", batch, "-ub", batch, "-t", threads, "-tb", str(_most_threads(options, place)),
         "--no-warmup", "--log-verbosity", "4",
         "--threads-http", str(slots + _SPARE_THREADS),
         "--cache-type-k", place.cache_type, "--cache-type-v", place.cache_type,
@@ -133,9 +133,13 @@ def runner_environment(
 
 def _threads(files: Files, options: RunnerOptions, place: Place) -> int:
     """How many make a token; prompts get all there are. See `_BYTES_PER_THREAD`."""
-    if options.num_thread:
-        return options.num_thread
-    return min(place.threads, 1 + files.size // _BYTES_PER_THREAD)
+    most = _most_threads(options, place)
+    return most if options.num_thread else min(most, 1 + files.size // _BYTES_PER_THREAD)
+
+
+def _most_threads(options: RunnerOptions, place: Place) -> int:
+    """As many as were asked for, but never more than cores: those only wait for one another."""
+    return min(options.num_thread or place.threads, place.threads)
 
 
 def slots_of(options: RunnerOptions) -> int:

@@ -67,9 +67,14 @@ def test_small_models_make_tokens_with_fewer_threads(size: int, threads: int) ->
     assert f"-t {threads} -tb 3" in line
 
 
-def test_a_number_of_threads_that_was_asked_for_counts() -> None:
-    found = runner_settings(replace(FILES, size=1), RunnerOptions(num_thread=7), PLACE)
-    assert (found["threads"], found["batch_threads"]) == (7, 7)
+@pytest.mark.parametrize(("wished", "threads"), [(1, 1), (2, 2), (3, 3), (7, 3), (1024, 3)])
+def test_a_number_of_threads_that_was_asked_for_counts_up_to_that_of_cores(
+    wished: int, threads: int
+) -> None:
+    small, options = replace(FILES, size=1), RunnerOptions(num_thread=wished)
+    found = runner_settings(small, options, PLACE)
+    assert (found["threads"], found["batch_threads"]) == (threads, threads)
+    assert f"-t {threads} -tb {threads}" in " ".join(server_arguments(small, options, PLACE))
 
 
 def test_a_template_of_its_own_is_replaced_by_a_placeholder_where_prompts_come_rendered() -> None:
