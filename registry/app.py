@@ -29,7 +29,7 @@ from registry.adapters.workers_external import External
 from registry.adapters.workers_ollama import OllamaWorker
 from registry.adapters.workers_openai import OpenAIWorker
 from registry.adapters.workers_remote import RemoteWorkers, Watch
-from registry.core.errors import RegistryError
+from registry.core.errors import OperationFailed, RegistryError
 from registry.ports.fleet import Enlisted
 from registry.server import collector
 from registry.server.run import STOPPING, run_server
@@ -91,6 +91,8 @@ _NS = 1_000_000_000
 
 def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Services:
     """Make the adapters and services of a settings; the schema must be up to date."""
+    if settings.storage_url:
+        raise OperationFailed("the object store of REGISTRY_STORAGE_URL cannot be used yet")
     catalog = open_catalog(settings.database_url, settings.sqlite_path)
     store = FileBlobStore(settings.data)
     retention = settings.retention

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Setting
 
 from registry.core.duration import parse_duration
 from registry.core.errors import RequestInvalid
+from registry.core.storage_url import S3Url
 
 DEFAULT_PORT = 11434
 CLIENT_NAMES = {"REGISTRY_SERVER"}
@@ -136,6 +137,14 @@ def _with_unit(text: str) -> str:
     return f"{text}s" if text.removeprefix("-").isdecimal() else text
 
 
+class S3Keys(BaseModel):
+    """Credentials of the object store; without them the usual AWS places are searched."""
+
+    access_key: str = Field("", description="access key; default: the AWS environment, files, role")
+    secret_key: str = Field("", description="secret key that belongs to it")
+    session_token: str = Field("", description="session token, of temporary credentials")
+
+
 class Conversion(BaseModel):
     """What converting and quantizing models may take; each runs in a process of its own."""
 
@@ -168,7 +177,9 @@ class Settings(BaseSettings):
     )
     data: Path = Field(default_factory=_data_folder, description="folder of the store and SQLite")
     database_url: str = Field("", description="default: SQLite in the data folder")
-    storage_url: str = Field("", description="default: the data folder")
+    storage_url: str = Field(
+        "", description="s3://bucket/prefix?endpoint=…&region=…; default: the data folder"
+    )
     external_url: str = Field("", description="URL clients use, if not the one they connect to")
     origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="browser origins allowed besides local ones; * in each is a wildcard"
@@ -195,6 +206,7 @@ class Settings(BaseSettings):
     retention: Retention = Retention()
     upstream: Upstream = Upstream()
     conversion: Conversion = Conversion()
+    s3: S3Keys = S3Keys()
     worker: Worker = Worker()
 
     @field_validator("origins", "upstream_allow", "trusted_proxies", mode="before")
@@ -222,8 +234,11 @@ class Settings(BaseSettings):
     @field_validator("storage_url")
     @classmethod
     def _supported(cls, value: str) -> str:
-        if value:  # it would otherwise be passed over, and the bytes land elsewhere than was meant
-            raise ValueError("other storage than the data folder is not supported: leave it empty")
+        if value:
+            try:
+                S3Url.parse(value)
+            except RequestInvalid as error:
+                raise ValueError(str(error)) from error
         return value
 
     @field_validator("log_level")

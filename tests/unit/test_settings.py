@@ -80,9 +80,22 @@ def test_every_bad_value_is_named_at_once() -> None:
 
 
 def test_a_storage_that_is_not_supported_is_refused() -> None:
-    with pytest.raises(SettingsInvalid, match=r"REGISTRY_STORAGE_URL: .*leave it empty"):
-        load({"REGISTRY_STORAGE_URL": "s3://bucket"})
+    with pytest.raises(SettingsInvalid, match=r"REGISTRY_STORAGE_URL: .*begin with s3://"):
+        load({"REGISTRY_STORAGE_URL": "ftp://bucket"})
     assert load({"REGISTRY_STORAGE_URL": ""}).storage_url == ""
+
+
+def test_the_keys_of_an_object_store_are_settings_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("hidden\n")
+    found = load(
+        {
+            "REGISTRY_STORAGE_URL": "s3://bucket/models",
+            "REGISTRY_S3__ACCESS_KEY": "key",
+            "REGISTRY_S3__SECRET_KEY_FILE": str(file),
+        }
+    )
+    assert (found.s3.access_key, found.s3.secret_key) == ("key", "hidden")
 
 
 def test_a_value_may_lie_in_a_file(tmp_path: Path) -> None:
