@@ -5,6 +5,7 @@ grace, which is the caller's to judge from `used_at`.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
@@ -36,6 +37,7 @@ _COLUMNS = (
     t.blob.c.storage_key,
     t.blob.c.created_at,
     t.blob.c.used_at,
+    t.blob.c.suspect_at,
 )
 _BLOB = Statement(select(*_COLUMNS).where(t.blob.c.digest == _P("digest")))
 _BLOBS_AFTER = Statement(
@@ -125,7 +127,7 @@ def _lease(insert: Inserter) -> Any:
             t.blob.c.digest,
             _P("holder", type_=t.lease.c.holder.type),
             _P("until", type_=t.lease.c.until.type),
-        ).where(t.blob.c.digest == _P("digest")),
+        ).where(t.blob.c.digest == _P("digest"), t.blob.c.suspect_at == 0),
     )
     return row.on_conflict_do_update(
         index_elements=[t.lease.c.digest, t.lease.c.holder],
@@ -141,6 +143,11 @@ def _put_facts(insert: Inserter) -> Any:
 
 
 _PUT_BLOB = Statement(_put_blob)
+_REPLACE_BYTES = Statement(
+    update(t.blob)
+    .where(t.blob.c.digest == _P("b_digest"))
+    .values(storage_key=_P("storage_key"), verified_at=_P("now"), suspect_at=0)
+)
 _TOUCH = Statement(
     update(t.blob)
     .where(t.blob.c.digest == _P("b_digest"))
@@ -202,8 +209,8 @@ _FORGET_FREED = Statement(delete(t.freed).where(t.freed.c.digest == _P("digest")
 
 
 def _blob(row: Row) -> Blob:
-    digest, size, storage_key, created_at, used_at = row
-    return Blob(digest_of(digest), size, storage_key, created_at, used_at)
+    digest, size, storage_key, created_at, used_at, suspect_at = row
+    return Blob(digest_of(digest), size, storage_key, created_at, used_at, suspect_at > 0)
 
 
 class BlobReader(Queries):
@@ -277,9 +284,20 @@ class BlobWriter(BlobReader):
             used_at=now,
         )
         assert row is not None
+        blob = _blob(row)
+        if blob.suspect:
+            blob = self._replace_bytes(blob, storage_key, now)
         # bytes freed under another key stay freed: keys are never used again
-        self._sql.run(_TAKE_BACK, digest=str(digest), storage_key=row[2])
-        return _blob(row)
+        self._sql.run(_TAKE_BACK, digest=str(digest), storage_key=blob.storage_key)
+        return blob
+
+    def _replace_bytes(self, blob: Blob, storage_key: str, now: int) -> Blob:
+        """Let a suspect blob have sound bytes."""
+        own = str(blob.digest)
+        self._sql.run(_REPLACE_BYTES, b_digest=own, storage_key=storage_key, now=now)
+        if blob.storage_key != storage_key:
+            self._sql.run(_ADD_FREED, digest=own, storage_key=blob.storage_key)
+        return replace(blob, storage_key=storage_key, suspect=False)
 
     def touch_blob(self, digest: Digest, now: int) -> bool:
         """See `Transaction`."""

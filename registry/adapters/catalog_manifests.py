@@ -8,6 +8,7 @@ from sqlalchemy import and_, bindparam, delete, false, insert, literal, or_, sel
 from registry.adapters import tables as t
 from registry.adapters.catalog_blobs import BlobWriter
 from registry.adapters.catalog_names import NameReader, NameWriter
+from registry.adapters.catalog_upkeep import SPARE
 from registry.adapters.statements import Insert, Row, Statement, digest_of
 from registry.core.digest import Digest
 from registry.core.errors import ManifestBlobUnknown
@@ -223,6 +224,7 @@ class ManifestWriter(ManifestReader, NameWriter, BlobWriter):
         if self.has_manifest(repository_id, manifest.digest):
             for target in blobs:
                 self._sql.run(_SPEND_AGAIN, b_repository=repository_id, b_digest=target)
+            self._sql.run(SPARE, repository=repository_id, digest=str(manifest.digest))
             self._refresh_card(manifest)
             return
         use = _LINK_AND_USE if links else _SPEND_AND_USE

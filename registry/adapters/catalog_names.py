@@ -186,7 +186,9 @@ class NameWriter(NameReader):
         assert row is not None
         return row
 
-    def put_tag(self, repository_id: int, name: str, digest: Digest, now: int) -> Tag:
+    def put_tag(
+        self, repository_id: int, name: str, digest: Digest, now: int, who: str = ""
+    ) -> Tag:
         """See `Transaction`."""
         row = self._sql.one(
             _TAG_AND_TARGET, repository=repository_id, key=name.lower(), digest=str(digest)
@@ -211,18 +213,18 @@ class NameWriter(NameReader):
         )
         if known is None:
             self._use_spelling(model, now)
-        self._record(tag, old, str(digest), now)
+        self._record(tag, (old, str(digest)), now, who)
         self._change_folder(model, str(digest) if is_model else None)
         return tag
 
-    def delete_tag(self, repository_id: int, name: str) -> Digest | None:
+    def delete_tag(self, repository_id: int, name: str, who: str = "") -> Digest | None:
         """See `Transaction`."""
         tag = self.tag(repository_id, name)
         if tag is None:
             return None
         self._sql.run(_DELETE_TAG, repository=repository_id, key=name.lower())
         self._unuse_spelling(tag.model)
-        self._record(tag, str(tag.digest), None, self._clock())
+        self._record(tag, (str(tag.digest), None), self._clock(), who)
         self._change_folder(tag.model, None)
         return tag.digest
 
@@ -230,7 +232,9 @@ class NameWriter(NameReader):
         """See `Transaction`."""
         self._sql.run(_FORGET_FOLDER_CHANGES, up_to=up_to_id)
 
-    def _record(self, tag: Tag, old: str | None, new: str | None, now: int) -> None:
+    def _record(self, tag: Tag, change: tuple[str | None, str | None], now: int, who: str) -> None:
+        """Note what a tag was and is."""
+        old, new = change
         self._sql.run(
             _ADD_EVENT,
             repository_id=tag.repository.id,
@@ -239,6 +243,7 @@ class NameWriter(NameReader):
             at=now,
             old_digest=old,
             new_digest=new,
+            subject=who,
         )
 
     def _change_folder(self, name: ModelName, digest: str | None) -> None:

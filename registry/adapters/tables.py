@@ -137,6 +137,8 @@ tag_event = Table(
     Column("at", BigInteger, nullable=False),
     Column("old_digest", _TEXT),
     Column("new_digest", _TEXT),
+    Column("subject", _TEXT, nullable=False, server_default=""),  # who, as far as that is known
+    Index(None, "repository_id", "id"),
     sqlite_autoincrement=True,
 )
 
@@ -164,7 +166,10 @@ blob = Table(
     Column("used_at", BigInteger, nullable=False),
     Column("uses", BigInteger, nullable=False),
     Column("storage_key", _TEXT, nullable=False),
+    Column("verified_at", BigInteger, nullable=False, server_default="0"),  # 0: on the way in
+    Column("suspect_at", BigInteger, nullable=False, server_default="0"),  # 0: it is sound
     _some("ix_blob_unused", "uses = 0", "used_at"),
+    _some("ix_blob_suspect", "suspect_at > 0", "digest"),
 )
 
 blob_alias = Table(
@@ -235,6 +240,12 @@ upload = Table(
     Column("state", _TEXT, nullable=False),
     Column("result", _TEXT, nullable=False),
     Column("subject", _TEXT, nullable=False, server_default=""),
+    Column("multipart_id", _TEXT, nullable=False, server_default=""),
+    Column("part_size", BigInteger, nullable=False, server_default="0"),
+    Column("declared_size", BigInteger, nullable=False, server_default="0"),
+    Column("verifier", _TEXT, nullable=False, server_default=""),
+    Column("verifier_beats", BigInteger, nullable=False, server_default="0"),
+    Column("reserved", BigInteger, nullable=False, server_default="0"),  # bytes against a quota
     Index(None, "expires_at"),
 )
 

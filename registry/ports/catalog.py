@@ -22,8 +22,8 @@ from registry.core.digest import Digest
 from registry.core.names import ModelName, RepositoryName
 from registry.ports.accounts import AccountReader, AccountWriter
 from registry.ports.fleet import FleetReader, FleetWriter
-from registry.ports.jobs import JobReader, JobWriter
 from registry.ports.transfers import TransferReader, TransferWriter
+from registry.ports.upkeep import UpkeepReader, UpkeepWriter
 
 T = TypeVar("T")
 
@@ -38,13 +38,17 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A blob whose bytes were verified and are in the store under `storage_key`."""
+    """A blob whose bytes were verified and are in the store under `storage_key`.
+
+    `suspect`: they were found to be wrong since; whoever puts the blob again makes it sound.
+    """
 
     digest: Digest
     size: int
     storage_key: str
     created_at: int
     used_at: int
+    suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,7 @@ class FolderChange:
     body: bytes | None
 
 
-class Reader(AccountReader, TransferReader, FleetReader, JobReader, Protocol):
+class Reader(AccountReader, TransferReader, FleetReader, UpkeepReader, Protocol):
     """What a read function may ask. Absent things are None or empty, never an error."""
 
     # names
@@ -236,23 +240,25 @@ class Reader(AccountReader, TransferReader, FleetReader, JobReader, Protocol):
         """A secret shared by all replicas, such as the key of direct URLs."""
 
 
-class Transaction(Reader, AccountWriter, TransferWriter, FleetWriter, JobWriter, Protocol):
+class Transaction(Reader, AccountWriter, TransferWriter, FleetWriter, UpkeepWriter, Protocol):
     """What a write function may do besides. Everything becomes visible at once, or nothing."""
 
     def put_repository(self, name: RepositoryName) -> Repository:
         """Find the repository or make it; the first spelling is kept while it holds a manifest."""
 
-    def put_tag(self, repository_id: int, name: str, digest: Digest, now: int) -> Tag:
+    def put_tag(
+        self, repository_id: int, name: str, digest: Digest, now: int, who: str = ""
+    ) -> Tag:
         """Point a tag at a manifest of the repository; the first spelling of the tag is kept.
 
-        Records the change of the models folder.
+        Records the change of the models folder, and in the tag's history who made it.
 
         Raises:
             RepositoryUnknown: no repository has that id.
             ManifestUnknown: the manifest is not in the repository (any more).
         """
 
-    def delete_tag(self, repository_id: int, name: str) -> Digest | None:
+    def delete_tag(self, repository_id: int, name: str, who: str = "") -> Digest | None:
         """Remove a tag; return where it pointed, None if there was none. Records the change."""
 
     def put_manifest(
@@ -284,7 +290,8 @@ class Transaction(Reader, AccountWriter, TransferWriter, FleetWriter, JobWriter,
     def put_blob(self, digest: Digest, size: int, storage_key: str, now: int) -> Blob:
         """Record verified bytes; if the digest is known already, that row is kept and returned.
 
-        Either way it counts as used now. A digest that was freed and whose bytes are not deleted
+        But a suspect blob gets these bytes, and is sound again; its old ones are freed if they
+        are under another key. Either way it counts as used now. A digest that was freed and whose bytes are not deleted
         yet is taken back if the storage key is the same.
         """
 
@@ -309,7 +316,10 @@ class Transaction(Reader, AccountWriter, TransferWriter, FleetWriter, JobWriter,
         """Take the link away again; False if the repository did not have the blob."""
 
     def lease(self, digests: Sequence[Digest], holder: str, until: int) -> list[Digest]:
-        """Keep blobs from being freed until `until` or `release`; return those that are unknown."""
+        """Keep blobs from being freed until `until` or `release`.
+
+        Returns those that are unknown, or suspect: they have to come once more.
+        """
 
     def release(self, holder: str) -> None:
         """Give up all leases of a holder."""
@@ -368,9 +378,6 @@ class Catalog(Protocol):
 
     def version(self) -> int:
         """A number that differs after any committed write of any process; microseconds to get."""
-
-    async def job_change(self, timeout_s: float) -> None:
-        """Wait until a job may have changed, or for so long. Changes may be missed: look anyway."""
 
     async def check(self) -> None:
         """Say whether the database answers. Raises what `write` would."""

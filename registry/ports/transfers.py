@@ -15,6 +15,10 @@ class Upload:
 
     `offset` is the number of bytes accepted; `last_first` and `last_length` tell the last chunk, so
     that its exact replay is known. `state` goes `open` → `done`; `result` is the digest it became.
+
+    Where clients send the bytes to the store themselves (`services/direct.py`) it goes from `open`
+    to `redirect` with the first part, or is `direct` from the beginning, then `done`, or `failed`
+    if the bytes were others than those of `result`.
     """
 
     id: str
@@ -30,6 +34,12 @@ class Upload:
     state: str = "open"
     result: str = ""
     subject: str = ""  # who began it, and alone may go on; empty without authentication
+    multipart_id: str = ""  # the store's own name for what parts are sent to
+    part_size: int = 0  # of those parts, but for the last
+    declared_size: int = 0  # what the client announced to send
+    verifier: str = ""  # the process that checks the bytes
+    verifier_beats: int = 0  # counted on while it lives, so that no clocks need be compared
+    reserved: int = 0  # bytes set aside for it of its namespace's quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,7 @@ class TransferReader(Protocol):
         """Fetches that nobody has gone on with since then."""
 
     def incoming_keys(self) -> frozenset[str]:
-        """The storage keys of open upload sessions and of unfinished fetches."""
+        """The storage keys of unfinished upload sessions and fetches."""
 
 
 class TransferWriter(Protocol):

@@ -21,6 +21,7 @@ from tests.contract.catalog_jobs import JobsContract
 from tests.contract.catalog_manifests import ManifestsContract
 from tests.contract.catalog_names import NamesContract
 from tests.contract.catalog_transfers import TransfersContract
+from tests.contract.catalog_upkeep import UpkeepContract
 from tests.support.catalog_rows import FAR, digest, manifest, push, put_blob, put_model
 
 
@@ -257,6 +258,7 @@ class CatalogContract(
     FleetContract,
     JobsContract,
     AccountsContract,
+    UpkeepContract,
 ):
     """All of it."""
 
