@@ -3,6 +3,7 @@
 from registry.adapters.catalog_blobs import BlobReader
 from registry.adapters.catalog_contents import ContentReader, ContentWriter
 from registry.adapters.catalog_fleet import FleetChanges, FleetQueries
+from registry.adapters.catalog_jobs import JobChanges, JobQueries
 from registry.adapters.catalog_manifests import ManifestReader, ManifestWriter
 from registry.adapters.catalog_rights import RightsChanges, RightsQueries
 from registry.adapters.catalog_transfers import TransferReader, TransferWriter
@@ -16,12 +17,19 @@ class SqlReader(
     TransferReader,
     RightsQueries,
     FleetQueries,
+    JobQueries,
     UpkeepQueries,
 ):
     """`Reader` on a session."""
 
 
 class SqlTransaction(
-    ManifestWriter, ContentWriter, TransferWriter, RightsChanges, FleetChanges, UpkeepChanges
+    ManifestWriter,
+    ContentWriter,
+    TransferWriter,
+    RightsChanges,
+    FleetChanges,
+    JobChanges,
+    UpkeepChanges,
 ):
     """`Transaction` on a session."""

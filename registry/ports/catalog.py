@@ -22,6 +22,7 @@ from registry.core.digest import Digest
 from registry.core.names import ModelName, RepositoryName
 from registry.ports.accounts import AccountReader, AccountWriter
 from registry.ports.fleet import FleetReader, FleetWriter
+from registry.ports.jobs import JobReader, JobWriter
 from registry.ports.transfers import TransferReader, TransferWriter
 from registry.ports.upkeep import UpkeepReader, UpkeepWriter
 
@@ -141,7 +142,7 @@ class FolderChange:
     body: bytes | None
 
 
-class Reader(AccountReader, TransferReader, FleetReader, UpkeepReader, Protocol):
+class Reader(AccountReader, TransferReader, FleetReader, JobReader, UpkeepReader, Protocol):
     """What a read function may ask. Absent things are None or empty, never an error."""
 
     # names
@@ -240,7 +241,9 @@ class Reader(AccountReader, TransferReader, FleetReader, UpkeepReader, Protocol)
         """A secret shared by all replicas, such as the key of direct URLs."""
 
 
-class Transaction(Reader, AccountWriter, TransferWriter, FleetWriter, UpkeepWriter, Protocol):
+class Transaction(
+    Reader, AccountWriter, TransferWriter, FleetWriter, JobWriter, UpkeepWriter, Protocol
+):
     """What a write function may do besides. Everything becomes visible at once, or nothing."""
 
     def put_repository(self, name: RepositoryName) -> Repository:
@@ -378,6 +381,9 @@ class Catalog(Protocol):
 
     def version(self) -> int:
         """A number that differs after any committed write of any process; microseconds to get."""
+
+    async def job_change(self, timeout_s: float) -> None:
+        """Wait until a job may have changed, or for so long. Changes may be missed: look anyway."""
 
     async def check(self) -> None:
         """Say whether the database answers. Raises what `write` would."""
