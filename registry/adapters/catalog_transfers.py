@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, or_, select, update
 
 from registry.adapters import tables as t
 from registry.adapters.statements import Insert, Queries, Row, Statement, digest_of
@@ -25,7 +25,7 @@ _EXPIRED_UPLOADS = Statement(
 _FETCH = Statement(select(t.fetch).where(t.fetch.c.digest == _P("digest")))
 _INCOMING_KEYS = Statement(
     select(t.upload.c.storage_key)
-    .where(t.upload.c.state == "open")
+    .where(or_(*(t.upload.c.state == state for state in ("open", "redirect", "direct"))))
     .union_all(select(t.fetch.c.storage_key))
 )
 _STALE_FETCHES = Statement(

@@ -30,6 +30,13 @@ class TransfersContract:
                 declared_digest="sha256:cd",
                 state="done",
                 result="sha256:ef",
+                subject="ann",
+                multipart_id="of the store",
+                part_size=100_000_000,
+                declared_size=1 << 41,
+                verifier="me",
+                verifier_beats=6,
+                reserved=7,
             )
             tx.put_upload(replace(full, offset=0, state="open"))
             tx.put_upload(full)
@@ -71,12 +78,12 @@ class TransfersContract:
     ) -> None:
         def work(tx: Transaction) -> frozenset[str]:
             opened = session(tx, "open")
-            done = replace(opened, id="done", storage_key="done", state="done")
-            tx.put_upload(done)
+            for state in ("done", "failed", "redirect", "direct"):
+                tx.put_upload(replace(opened, id=state, storage_key=state, state=state))
             tx.put_fetch(Fetch(digest("w"), 25, "fetch", 1))
             return tx.incoming_keys() - {opened.storage_key}
 
-        assert await catalog.write(work) == {"fetch"}
+        assert await catalog.write(work) == {"fetch", "redirect", "direct"}
 
     async def test_a_fetch_comes_back_with_its_parts_as_last_put(self, catalog: Catalog) -> None:
         parts = (Part(0, 10, 10, "ab"), Part(10, 20, 3), Part(20, 25, 0))
