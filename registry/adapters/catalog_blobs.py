@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 
 from registry.adapters import tables as t
+from registry.adapters.catalog_quotas import QuotaChanges
 from registry.adapters.statements import Insert, Queries, Row, Statement, digest_of
 from registry.core.digest import Digest
 from registry.core.errors import BlobUnknown
@@ -62,7 +63,7 @@ _HAS_FACTS = Statement(select(t.blob_facts.c.digest).where(t.blob_facts.c.digest
 _FACTS = Statement(select(t.blob_facts.c.facts).where(t.blob_facts.c.digest == _P("digest")))
 
 
-def _unheld(blobs: Select[Any]) -> Select[Any]:
+def unheld(blobs: Select[Any]) -> Select[Any]:
     """Those of the blobs that nothing holds at the time `now`."""
     links, leases = t.repository_blob.c, t.lease.c
     return blobs.where(
@@ -77,11 +78,11 @@ def _unheld(blobs: Select[Any]) -> Select[Any]:
 
 
 _UNREFERENCED = Statement(
-    _unheld(select(*_COLUMNS).where(t.blob.c.used_at < _P("used_before")))
+    unheld(select(*_COLUMNS).where(t.blob.c.used_at < _P("used_before")))
     .order_by(t.blob.c.used_at)
     .limit(_P("count"))
 )
-_IF_UNHELD = Statement(_unheld(select(*_COLUMNS).where(t.blob.c.digest == _P("digest"))))
+_IF_UNHELD = Statement(unheld(select(*_COLUMNS).where(t.blob.c.digest == _P("digest"))))
 _FREED = Statement(
     select(t.freed.c.digest, t.freed.c.storage_key)
     .order_by(t.freed.c.digest, t.freed.c.storage_key)
@@ -270,7 +271,7 @@ class BlobReader(Queries):
         return [_blob(row) for row in self._sql.all(_BLOBS_AFTER, after=digest, count=limit)]
 
 
-class BlobWriter(BlobReader):
+class BlobWriter(BlobReader, QuotaChanges):
     """The transaction's methods about blobs."""
 
     def put_blob(self, digest: Digest, size: int, storage_key: str, now: int) -> Blob:
@@ -312,6 +313,7 @@ class BlobWriter(BlobReader):
     def link_blob(self, repository_id: int, digest: Digest, until: int) -> None:
         """See `Transaction`."""
         own = self._own(digest)
+        self.charge(repository_id, [own])
         if not self._sql.run(_PUT_LINK, repository=repository_id, digest=own, until=until):
             raise BlobUnknown(str(digest))
 

@@ -227,6 +227,7 @@ class ManifestWriter(ManifestReader, NameWriter, BlobWriter):
             self._sql.run(SPARE, repository=repository_id, digest=str(manifest.digest))
             self._refresh_card(manifest)
             return
+        self.charge(repository_id, list(blobs))
         use = _LINK_AND_USE if links else _SPEND_AND_USE
         for target, digest in blobs.items():
             if not self._sql.run(use, b_repository=repository_id, b_digest=target):

@@ -5,7 +5,9 @@ from registry.adapters.catalog_contents import ContentReader, ContentWriter
 from registry.adapters.catalog_fleet import FleetChanges, FleetQueries
 from registry.adapters.catalog_jobs import JobChanges, JobQueries
 from registry.adapters.catalog_manifests import ManifestReader, ManifestWriter
+from registry.adapters.catalog_quotas import QuotaQueries
 from registry.adapters.catalog_rights import RightsChanges, RightsQueries
+from registry.adapters.catalog_storage import StorageQueries
 from registry.adapters.catalog_transfers import TransferReader, TransferWriter
 from registry.adapters.catalog_upkeep import UpkeepChanges, UpkeepQueries
 
@@ -19,6 +21,8 @@ class SqlReader(
     FleetQueries,
     JobQueries,
     UpkeepQueries,
+    StorageQueries,
+    QuotaQueries,
 ):
     """`Reader` on a session."""
 
@@ -31,5 +35,6 @@ class SqlTransaction(
     FleetChanges,
     JobChanges,
     UpkeepChanges,
+    StorageQueries,
 ):
     """`Transaction` on a session."""

@@ -16,6 +16,7 @@ RegistryError
 ├── NotFound                  the thing named is not here (or not for this caller)
 │   ├── ModelUnknown  ├── RepositoryUnknown  ├── ManifestUnknown
 │   ├── BlobUnknown   ├── UploadUnknown
+│   ├── BlobDamaged           a BlobUnknown whose bytes are here, but wrong
 │   └── AccountUnknown        no such user, robot, node or team
 ├── Conflict                  it is here, but not in a state that allows this
 │   ├── UploadOutOfOrder      a chunk that does not start where the last one ended
@@ -23,7 +24,8 @@ RegistryError
 ├── Unauthenticated           credentials that prove nothing, or none where some are needed
 ├── Forbidden                 what this server will not do, for this caller or for anyone
 │   ├── Denied                the caller has not the right
-│   └── TagImmutable          a tag that is made once and never moved
+│   ├── TagImmutable          a tag that is made once and never moved
+│   └── QuotaExceeded         more bytes than a namespace may have
 ├── Unsupported               an operation this server does not offer
 ├── Unavailable               try again later: a worker, a lock, a queue
 │   └── TooOften              this caller has asked too often
@@ -145,6 +147,16 @@ class BlobUnknown(NotFound):
         self.digest = digest
 
 
+class BlobDamaged(BlobUnknown):
+    """A blob whose stored bytes were found to be wrong: as good as absent until it is put again."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(digest)
+        self.args = (
+            f"blob {digest} is damaged in the store: push its model again, or have it repaired",
+        )
+
+
 class UploadUnknown(NotFound):
     """No such upload session in this repository, or it has expired."""
 
@@ -186,6 +198,16 @@ class Denied(Forbidden):
 
 class TagImmutable(Forbidden):
     """A tag that is made once and then neither moved nor, but by who manages it, deleted."""
+
+
+class QuotaExceeded(Forbidden):
+    """More bytes than a namespace may have; none of them is kept."""
+
+    def __init__(self, namespace: str, size: int, used: int, wanted: int) -> None:
+        super().__init__(
+            f"the quota of {namespace} is {size} bytes: {used} are used, {wanted} more do not fit"
+        )
+        self.namespace = namespace
 
 
 class Unsupported(RegistryError):

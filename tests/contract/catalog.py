@@ -20,6 +20,7 @@ from tests.contract.catalog_fleet import FleetContract
 from tests.contract.catalog_jobs import JobsContract
 from tests.contract.catalog_manifests import ManifestsContract
 from tests.contract.catalog_names import NamesContract
+from tests.contract.catalog_storage import QuotasContract, StorageContract
 from tests.contract.catalog_transfers import TransfersContract
 from tests.contract.catalog_upkeep import UpkeepContract
 from tests.support.catalog_rows import FAR, digest, manifest, push, put_blob, put_model
@@ -259,6 +260,8 @@ class CatalogContract(
     JobsContract,
     AccountsContract,
     UpkeepContract,
+    StorageContract,
+    QuotasContract,
 ):
     """All of it."""
 
