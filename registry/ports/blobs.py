@@ -56,16 +56,36 @@ class Body(Protocol):
         """
 
 
-class Incoming(Sink, Protocol):
+class Arrived(Protocol):
+    """Bytes that are all here, and may become a blob."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes were accepted."""
+
+    async def digest(self, algorithm: str = "sha256") -> Digest:
+        """The digest of all bytes accepted; read back if they were not hashed while they came."""
+
+    async def seal(self) -> Digest:
+        """`flush` and `digest`; nothing can be appended any more."""
+
+    async def publish(self, digest: Digest) -> str:
+        """Put the sealed bytes where blobs are; return the storage key. Replaces an older file.
+
+        Raises:
+            DigestMismatch: the sealed bytes are not those of `digest`.
+        """
+
+    def confirm(self) -> None:
+        """Make sure that the published bytes are there; synchronous, inside a transaction."""
+
+
+class Incoming(Sink, Arrived, Protocol):
     """Bytes on their way in, under a random key. Not safe for two tasks at once."""
 
     @property
     def key(self) -> str:
         """The random key: `BlobStore.resume` takes it up again."""
-
-    @property
-    def size(self) -> int:
-        """How many bytes were accepted."""
 
     async def receive(self, body: Body) -> int:
         """Append a whole body; return its length in bytes.
@@ -88,22 +108,6 @@ class Incoming(Sink, Protocol):
 
     async def flush(self) -> None:
         """Wait until every byte accepted is on stable storage."""
-
-    async def digest(self, algorithm: str = "sha256") -> Digest:
-        """The digest of all bytes accepted; read back if they were not hashed while they came."""
-
-    async def seal(self) -> Digest:
-        """`flush` and `digest`; nothing can be appended any more."""
-
-    async def publish(self, digest: Digest) -> str:
-        """Put the sealed bytes where blobs are; return the storage key. Replaces an older file.
-
-        Raises:
-            DigestMismatch: the sealed bytes are not those of `digest`.
-        """
-
-    def confirm(self) -> None:
-        """Make sure that the published bytes are there; synchronous, inside a transaction."""
 
     async def close(self, *, intact: bool = True) -> None:
         """Let go of files and buffers and of an incoming name that was published; keep the rest.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from registry.core.digest import Digest
-from registry.ports.blobs import Incoming
+from registry.ports.blobs import Arrived
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ class Direct(Protocol):
     async def landed(self, storage_key: str) -> Landed | None:
         """The object under a key, None if there is none."""
 
-    def incoming(self, storage_key: str, landed: Landed) -> Incoming:
-        """An object's bytes on their way into the catalog: sealed ones, published under their key.
+    def arrived(self, storage_key: str, landed: Landed) -> Arrived:
+        """An object's bytes on their way into the catalog, under the key that they keep.
 
         They are read back to hash them, unless the store vouches for the digest.
         """

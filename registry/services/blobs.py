@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from registry.core.digest import EMPTY, Digest
 from registry.core.errors import BlobInUse, BlobUnknown, DigestMismatch
 from registry.core.names import RepositoryName
-from registry.ports.blobs import BlobStore, Body, Incoming, Opened
+from registry.ports.blobs import Arrived, BlobStore, Body, Opened
 from registry.ports.catalog import Blob, Catalog, Reader, Transaction
 from registry.services.held import open_blob
 from registry.services.name_pages import Readable
@@ -152,7 +152,7 @@ class Blobs:
 
     async def commit(
         self,
-        incoming: Incoming,
+        incoming: Arrived,
         digest: Digest,
         also: Callable[[Transaction, Blob], None] | None = None,
     ) -> Blob:
@@ -176,7 +176,7 @@ class Blobs:
 
     async def _record(
         self,
-        incoming: Incoming,
+        incoming: Arrived,
         digest: Digest,
         published: tuple[Digest, str],
         also: Callable[[Transaction, Blob], None] | None,
