@@ -82,7 +82,7 @@ from registry.web.proxies import Forwarded
 from registry.web.resources import not_found
 from registry.web.urls import own_names
 from registry.workers.engine import find_engine
-from registry.workers.local import local_node
+from registry.workers.local import LOCAL, local_node
 from registry.workers.machine import cores
 
 log = structlog.get_logger()
@@ -132,7 +132,9 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         accounts=Accounts(catalog, settings, clock),
         audit=Audit(catalog, retention, clock),
         tokens=Tokens(catalog, settings.credentials, clock),
-        links=RemoteWorkers(Watch(router.add, router.remove, ensure_marker(settings.data))),
+        links=RemoteWorkers(
+            Watch(router.add, router.remove, router.crashed, ensure_marker(settings.data))
+        ),
         worker_keys=WorkerKeys(catalog, clock),
     )
 
@@ -299,8 +301,10 @@ def add_local_worker(services: Services) -> None:
         log.warning("models cannot be run on this server", reason=engine.problem)
         services.router.excuse(engine.problem)
         return
-    services.router.add(
-        local_node(wanted, engine, services.catalog, services.store, services.router.refresh)
+    router = services.router
+    crashed = partial(router.crashed, LOCAL)
+    router.add(
+        local_node(wanted, engine, services.catalog, services.store, router.refresh, crashed)
     )
 
 

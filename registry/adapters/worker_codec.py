@@ -25,11 +25,19 @@ from registry.core.errors import (
     WorkerLost,
 )
 from registry.core.names import ModelName
-from registry.ports.workers import Loaded, LoadSpec, RunnerOptions, Weights, WorkerFacts
+from registry.ports.workers import (
+    Crash,
+    Loaded,
+    LoadSpec,
+    RunnerOptions,
+    Weights,
+    WorkerFacts,
+)
 
 END: Final = b"\xff\xff\xff\xff"
 ALIVE: Final = b"\0\0\0\0"
 FRAME_BYTES = 1 << 20
+CRASHES = 100
 HEAD_BYTES = 16 << 20
 """The first line of an answer: facts of a worker with thousands of blobs."""
 
@@ -188,6 +196,26 @@ def facts_of(told: Mapping[str, Any], now_ns: int) -> WorkerFacts:
         )
     except (KeyError, TypeError, ValueError, NameInvalid, DigestInvalid) as error:
         raise RequestInvalid("not the facts of a worker") from error
+
+
+def crash_json(crash: Crash) -> dict[str, Any]:
+    """A crash as it travels."""
+    return {"model": str(crash.model), "name": crash.name, "reason": crash.reason}
+
+
+def crashes_of(told: Any) -> list[Crash]:
+    """The crashes that travelled.
+
+    Raises:
+        RequestInvalid: they are none.
+    """
+    try:
+        return [
+            Crash(Digest.parse(item["model"]), str(item["name"])[:500], str(item["reason"])[:2000])
+            for item in (told or ())[:CRASHES]
+        ]
+    except (KeyError, TypeError, DigestInvalid) as error:
+        raise RequestInvalid("not the crashes of a worker") from error
 
 
 def _loaded(told: Mapping[str, Any], now_ns: int) -> Loaded:

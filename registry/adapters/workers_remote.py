@@ -21,11 +21,18 @@ import structlog
 
 from registry.adapters.link_replies import LinkReply
 from registry.adapters.llama_http import LlamaRunning
-from registry.adapters.worker_codec import Answered, error_of, facts_of, read_object, spec_json
+from registry.adapters.worker_codec import (
+    Answered,
+    crashes_of,
+    error_of,
+    facts_of,
+    read_object,
+    spec_json,
+)
 from registry.core.digest import Digest
 from registry.core.errors import Conflict, NotFound, RegistryError, WorkerLost
 from registry.ports.links import Member
-from registry.ports.workers import Dialect, LoadSpec, Running, Weights, Worker, WorkerFacts
+from registry.ports.workers import Crash, Dialect, LoadSpec, Running, Weights, Worker, WorkerFacts
 
 _SUSPECT_S = 15.0
 _GONE_S = 30.0
@@ -45,6 +52,7 @@ class Watch:
 
     came: Callable[[Worker], None]
     left: Callable[[str], None]
+    crashed: Callable[[str, Crash], None] = lambda worker, crash: None
     store: str = ""  # names the folder of blobs that a worker of this machine may read itself
     suspect_s: float = _SUSPECT_S
     gone_s: float = _GONE_S
@@ -78,6 +86,8 @@ class RemoteWorkers:
         told = read_object(report)
         worker = self._of(member)
         worker.report(facts_of(told.get("facts") or {}, time.time_ns()))
+        for crash in crashes_of(told.get("crashes")):
+            self._watch.crashed(member.name, crash)
         if told.get("leaving"):
             worker.lose()
 

@@ -114,6 +114,15 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Crash:
+    """A runner that a model has taken down; one that somebody has stopped is none."""
+
+    model: Digest
+    name: str  # under which it was loaded
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerFacts:
     """What is known of a worker. Memory in bytes; `cached` are digests of blobs at hand.
 

@@ -74,6 +74,9 @@ class Chooser:
         known = self._known()
         demand = self._demand(ticket, queued, now)
         decision = decide(demand, [self._candidate(ticket, one, now) for one in known.values()])
+        if isinstance(decision, Refuse) and ticket.avoided and ticket.losses == 1:
+            ticket.avoided.clear()  # there is no other: a fresh runner may do it
+            decision = decide(demand, [self._candidate(ticket, one, now) for one in known.values()])
         if isinstance(decision, Stay):
             if decision.room_on and demand.waited_s > PATIENCE_S:
                 self._reserved.setdefault(decision.room_on, ticket)
@@ -97,9 +100,11 @@ class Chooser:
 
     def _cause(self, ticket: Ticket, decision: Refuse, now: float) -> RegistryError | None:
         """Why no worker is able: what it, or another request for the same, came upon."""
+        if ticket.failure is not None:
+            return ticket.failure
         if decision.obstacle is not Obstacle.UNABLE:
             return None
-        return ticket.failure or self.refusals.cause(ticket.key, now)
+        return self.refusals.cause(ticket.key, now)
 
     def _demand(self, ticket: Ticket, queued: int, now: float) -> Demand:
         return Demand(

@@ -22,7 +22,7 @@ from registry.core.digest import Digest
 from registry.core.errors import CannotRun, RegistryError, Unavailable, WorkerLost
 from registry.core.names import ModelName
 from registry.core.placement import Placement
-from registry.ports.workers import LoadSpec, Running, Worker
+from registry.ports.workers import Crash, LoadSpec, Running, Worker
 from registry.services.choosing import Chooser
 from registry.services.metering import Meter, Use
 from registry.services.quarantine import Quarantine
@@ -32,7 +32,6 @@ from registry.services.waiting import Errand, Line, QueueLimits, Ticket
 
 T = TypeVar("T")
 
-_RETRIES = 2
 _LOOK_S = 0.5
 _AT_ONCE = 16
 """So many rows are looked at before others have their turn on the event loop."""
@@ -87,6 +86,10 @@ class Router:
         self._chooser.place(placements)
         self.refresh()
 
+    def crashed(self, worker: str, crash: Crash) -> None:
+        """A model has taken a runner of the worker down: after some times it rests."""
+        self.quarantine.note(crash.model, worker, crash.reason, crash.name)
+
     def excuse(self, text: str) -> None:
         """What to tell in place of "no inference worker is connected", while that is so."""
         self._chooser.excuse = text
@@ -137,7 +140,8 @@ class Router:
         Raises:
             Unavailable: there is no worker, or none that has time.
             CannotRun: no worker can run this model, or it rests after too many crashes.
-            WorkerLost: the worker went away in mid-answer, or the third one before it.
+            WorkerLost: the worker went away in mid-answer; or before it, and so did others, or the
+                same one again where there is no other.
         """
         if self._chooser.is_pinned(spec.name):
             spec, keep_alive_s = replace(spec, pinned=True), None
@@ -157,7 +161,7 @@ class Router:
                     self._note_loss(ticket, running.worker, error)
                     if began:
                         raise
-                    self._avoid(ticket, running.worker, error)
+                    ticket.lost(running.worker, error)
 
     async def warm(self, spec: LoadSpec, keep_alive_s: float | None) -> str:
         """Load a model where it would run now; the worker's name. Raises what `stream` does."""
@@ -260,7 +264,7 @@ class Router:
             running = await worker.acquire(ticket.spec)
         except WorkerLost as error:
             self._note_loss(ticket, claim.worker, error)
-            self._avoid(ticket, claim.worker, error)
+            ticket.lost(claim.worker, error)
         except CannotRun as error:
             self._chooser.refusals.cannot(claim.worker, ticket.key, error, now())
         except Unavailable as error:
@@ -274,19 +278,8 @@ class Router:
         return None
 
     def _note_loss(self, ticket: Ticket, worker: str, error: WorkerLost) -> None:
-        """A runner that crashed on a worker that lives speaks against the model."""
         self.meter.lost(worker)
         log.info("a worker was lost", worker=worker, model=ticket.spec.name.short, error=str(error))
-        found = self._workers.get(worker)
-        if found is not None and found.facts().reachable:
-            self.quarantine.note(ticket.model, worker, str(error), ticket.spec.name.short)
-
-    def _avoid(self, ticket: Ticket, worker: str, error: WorkerLost) -> None:
-        """Try another worker, if there is one and it is not the fourth."""
-        ticket.avoided.add(worker)
-        ticket.failure = error
-        if len(ticket.avoided) > _RETRIES or ticket.avoided >= self._workers.keys():
-            raise error
 
     async def _release(self, running: Running, keep_alive_s: float | None) -> None:
         """Not interrupted when the client goes away: the slot would stay taken."""

@@ -8,12 +8,13 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 
 from registry.core.digest import Digest
-from registry.core.errors import RegistryError, Unavailable
+from registry.core.errors import RegistryError, Unavailable, WorkerLost
 from registry.ports.workers import Dialect, LoadSpec
 from registry.services.standing import Claim
 
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
 _RETRY_MAX_S = 120
+RETRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,8 @@ class Ticket:
 
     `key` is the spec's, `name` the model's full name in lower case.
 
-    `avoided` are workers that were lost under it, `failure` how the last was; `turn` gets the
-    claim once it has come.
+    `avoided` are workers that were lost under it and are not asked again, `losses` how often that
+    was, `failure` how the last was; `turn` gets the claim once it has come.
     """
 
     spec: LoadSpec
@@ -55,7 +56,20 @@ class Ticket:
     since: float
     turn: asyncio.Future[Claim]
     avoided: set[str] = field(default_factory=set)
+    losses: int = 0
     failure: RegistryError | None = None
+
+    def lost(self, worker: str, error: WorkerLost) -> None:
+        """A worker was lost under it: try another.
+
+        Raises:
+            WorkerLost: it is the third.
+        """
+        self.avoided.add(worker)
+        self.failure = error
+        self.losses += 1
+        if self.losses > RETRIES:
+            raise error
 
     @property
     def model(self) -> Digest:

@@ -9,6 +9,7 @@ import contextlib
 import random
 import secrets
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,9 @@ import structlog
 from registry.adapters.llama_http import LlamaRunning
 from registry.adapters.worker_codec import (
     ALIVE,
+    CRASHES,
     END,
+    crash_json,
     error_json,
     facts_json,
     frame,
@@ -28,7 +31,7 @@ from registry.adapters.worker_codec import (
 )
 from registry.core.digest import Digest
 from registry.core.errors import RegistryError, RequestInvalid, UpstreamFailed, WorkerLost
-from registry.ports.workers import Worker
+from registry.ports.workers import Crash, Worker
 from registry.workers.cache import BlobCache
 from registry.workers.library import Library, LinkRefused
 
@@ -61,6 +64,7 @@ class Agent:
         self._cache = cache
         self._calls: dict[str, _Call] = {}
         self._leases: dict[str, LlamaRunning] = {}
+        self._crashes: deque[Crash] = deque(maxlen=CRASHES)
         self._failures = 0
         self._stopped = asyncio.Event()
 
@@ -133,13 +137,25 @@ class Agent:
         while True:
             await asyncio.sleep(_LOOK_S)
             found = self._node.facts().loaded
-            if found == told and loop.time() < due:
+            if found == told and not self._crashes and loop.time() < due:
                 continue
             try:
-                await self._library.report(self._report())
+                await self._tell()
             except UpstreamFailed as error:
                 log.info("a report did not arrive", reason=str(error))
             told, due = found, loop.time() + _BEAT_S
+
+    def crashed(self, crash: Crash) -> None:
+        """A model has taken its runner down: the library is told with the next report."""
+        self._crashes.append(crash)
+
+    async def _tell(self) -> None:
+        """Report, with the crashes that are not told yet."""
+        crashes = tuple(self._crashes)
+        told = {"crashes": [crash_json(crash) for crash in crashes]} if crashes else {}
+        await self._library.report(self._report() | told)
+        for crash in crashes:
+            self._crashes.remove(crash)
 
     def _report(self) -> dict[str, Any]:
         return {"facts": facts_json(self._node.facts(), time.time_ns())}

@@ -10,7 +10,7 @@ from pathlib import Path
 from registry.core.errors import BlobUnknown, Unavailable
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog
-from registry.ports.workers import Weights
+from registry.ports.workers import Crash, Weights
 from registry.settings import Worker as WorkerSettings
 from registry.workers.engine import Engine
 from registry.workers.node import Node, NodeConfig
@@ -24,10 +24,11 @@ def local_node(
     catalog: Catalog,
     store: BlobStore,
     changed: Callable[[], None] = lambda: None,
+    crashed: Callable[[Crash], None] = lambda crash: None,
 ) -> Node:
-    """A node over the library's own store; `changed` as `NodeConfig` has it."""
+    """A node over the library's own store; `changed` and `crashed` as `NodeConfig` has them."""
     fetch = partial(_in_store, catalog, store)
-    return Node(NodeConfig(LOCAL, settings, engine, fetch, changed=changed))
+    return Node(NodeConfig(LOCAL, settings, engine, fetch, changed=changed, crashed=crashed))
 
 
 async def _in_store(catalog: Catalog, store: BlobStore, weights: Weights) -> Path:

@@ -38,6 +38,11 @@ def memory(root: Path = _ROOT) -> Memory:
     return Memory(total, free)
 
 
+def memory_kills(root: Path = _ROOT) -> int:
+    """How many processes of this machine the kernel has ended so far because memory ran out."""
+    return _table(root / "proc/vmstat").get("oom_kill", 0)
+
+
 def cores(root: Path = _ROOT) -> int:
     """Processor cores a runner should use: real ones, as far as they are ours."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

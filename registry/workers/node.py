@@ -19,13 +19,13 @@ import structlog
 from registry.adapters.llama_http import LlamaRunning
 from registry.core.digest import Digest
 from registry.core.errors import CannotRun, Unavailable, WorkerFailed, WorkerLost
-from registry.ports.workers import Dialect, LoadSpec, Running, Weights, WorkerFacts
+from registry.ports.workers import Crash, Dialect, LoadSpec, Running, Weights, WorkerFacts
 from registry.settings import Worker as WorkerSettings
 from registry.workers import machine
 from registry.workers.engine import Engine
 from registry.workers.holding import Held
 from registry.workers.launch import Files
-from registry.workers.processes import LoadFailed
+from registry.workers.processes import KILLS, LoadFailed
 from registry.workers.residency import Budget, Resident, Verdict, drainable, evictable, make_room
 from registry.workers.starting import Starter
 
@@ -48,7 +48,8 @@ Fetch = Callable[[Weights], Awaitable[Path]]
 class NodeConfig:
     """What a node is told. `cached` tells which blobs are at hand, None that all of them are.
 
-    `changed` is called when it may take somebody it would not have taken before.
+    `changed` is called when it may take somebody it would not have taken before, `crashed` when a
+    model has taken its runner down.
     """
 
     name: str
@@ -59,6 +60,7 @@ class NodeConfig:
     labels: frozenset[str] = frozenset()
     clock: Callable[[], int] = time.time_ns
     changed: Callable[[], None] = lambda: None
+    crashed: Callable[[Crash], None] = lambda crash: None
 
 
 class Node:
@@ -207,6 +209,7 @@ class Node:
 
         Raises:
             CannotRun: the engine refuses, or it is too large.
+            WorkerLost: somebody stopped the runner meanwhile.
         """
         await self._make_room(held)
         began = time.monotonic()
@@ -220,6 +223,8 @@ class Node:
                 await self._starter.start(held, files)
         except LoadFailed as error:
             log.warning("a model cannot be loaded", model=str(held.spec.name), reason=str(error))
+            if error.killed:
+                raise WorkerLost(f"error loading model: {error}") from error
             raise CannotRun(f"error loading model: {error}") from error
         size = sum(blob.size for blob in held.spec.blobs)
         if size >= _TELLING_BYTES:
@@ -269,14 +274,14 @@ class Node:
         async def watch() -> None:
             assert held.child is not None
             code = await held.child.wait()
-            if not held.stopped:
-                log.warning(
-                    "a runner ended unexpectedly",
-                    model=str(held.spec.name),
-                    code=code,
-                    reason=held.child.log.reason,
-                )
             self._forget(held)
+            if held.stopped:
+                return
+            name, reason = held.spec.name, held.child.log.reason
+            log.warning("a runner ended unexpectedly", model=str(name), code=code, reason=reason)
+            if code not in KILLS:
+                why = reason or "the engine crashed"
+                self._config.crashed(Crash(held.spec.model.digest, name.short, why))
 
         self._task(watch())
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from registry.adapters.llama_frames import without_paths
 from registry.adapters.runner_wire import RunnerWire
 from registry.core.errors import WorkerLost
+from registry.workers import machine
 
 _LINES = 200
 _LINE_BYTES = 4096
@@ -37,13 +38,15 @@ _MEMORY = re.compile(
     re.IGNORECASE,
 )
 _CPU_BUFFERS = re.compile(r"^(CPU.*|BLAS|.*_Host)$")
-_KILLED = -9  # what the kernel does when memory runs out
+KILLS = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, 0})
+"""Codes of a runner that somebody stopped, or the kernel for want of memory: not the model."""
 _ENDS = {
     -signal.SIGILL: "the engine uses instructions that this processor does not have",
     -signal.SIGSEGV: "the engine crashed while it loaded the model",
     -signal.SIGABRT: "the engine gave up while it loaded the model",
-    -signal.SIGKILL: "the engine was killed while it loaded the model, perhaps for want of memory",
 }
+_NO_MEMORY = "memory ran out while the engine loaded the model, and the system stopped it"
+_STOPPED = "somebody stopped the engine while it loaded the model"
 
 
 @dataclass(slots=True)
@@ -131,11 +134,15 @@ class Start:
 
 
 class LoadFailed(Exception):
-    """A runner that did not get ready. The text is the engine's; `no_memory` if that was it."""
+    """A runner that did not get ready. The text is the engine's; `no_memory` if that was it.
 
-    def __init__(self, message: str, *, no_memory: bool) -> None:
+    `killed` if somebody stopped it: that says nothing of the model.
+    """
+
+    def __init__(self, message: str, *, no_memory: bool, killed: bool = False) -> None:
         super().__init__(message)
         self.no_memory = no_memory
+        self.killed = killed
 
 
 class Child:
@@ -143,6 +150,7 @@ class Child:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.log = Log()
+        self.kills_before = machine.memory_kills()
         self._process = process
         self._reading = asyncio.create_task(self._read_errors())
 
@@ -292,5 +300,9 @@ async def _failure(child: Child, otherwise: str) -> LoadFailed:
     if not done:
         child.kill()
     code = await child_ended
+    if code == -signal.SIGKILL and machine.memory_kills() != child.kills_before:
+        return LoadFailed(_NO_MEMORY, no_memory=True)
+    if done and code in KILLS - {0}:
+        return LoadFailed(_STOPPED, no_memory=False, killed=True)
     reason = child.log.reason or _ENDS.get(code, otherwise)
-    return LoadFailed(reason, no_memory=child.log.no_memory or code == _KILLED)
+    return LoadFailed(reason, no_memory=child.log.no_memory)

@@ -71,6 +71,7 @@ async def serve(post: Post, settings: Settings, ready: Callable[[str], None]) ->
         name, credential = await _credential(folder, post, library)
         library.sign(credential)
         nodes: list[Node] = []
+        agents: list[Agent] = []
         cache = BlobCache(
             folder,
             Source(library.url, library.headers),
@@ -88,11 +89,13 @@ async def serve(post: Post, settings: Settings, ready: Callable[[str], None]) ->
                     cache.path,
                     lambda: cache.digests,
                     post.labels,
+                    crashed=lambda crash: agents[0].crashed(crash),
                 )
             )
         )
+        agents.append(Agent(nodes[0], library, cache, settings.worker.keep_alive_s))
         ready(name)
-        await _work(Agent(nodes[0], library, cache, settings.worker.keep_alive_s), nodes[0])
+        await _work(agents[0], nodes[0])
     finally:
         lock.close()
         await library.close()

@@ -18,7 +18,7 @@ from registry.adapters.llama_http import LlamaRunning
 from registry.adapters.workers_remote import RemoteWorkers, Watch
 from registry.core.digest import Digest
 from registry.core.errors import RegistryError
-from registry.ports.workers import Dialect, Loaded, LoadSpec, Running, Worker, WorkerFacts
+from registry.ports.workers import Crash, Dialect, Loaded, LoadSpec, Running, Worker, WorkerFacts
 from registry.services.worker_keys import WorkerKeys
 from registry.settings import Limits, Settings
 from registry.web import errors, worker_link
@@ -133,6 +133,7 @@ class Place:
     workers: dict[str, Worker]
     url: str
     folder: Path
+    crashes: list[tuple[str, Crash]]
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     libraries: list[Library] = field(default_factory=list)
 
@@ -181,7 +182,12 @@ async def taking_workers(folder: Path, **times: Any) -> AsyncIterator[Place]:
         def left(name: str) -> None:
             workers.pop(name, None)
 
-        remotes = RemoteWorkers(Watch(came, left, **times))
+        crashes: list[tuple[str, Crash]] = []
+
+        def crashed(worker: str, crash: Crash) -> None:
+            crashes.append((worker, crash))
+
+        remotes = RemoteWorkers(Watch(came, left, crashed, **times))
         keys = WorkerKeys(lib.catalog, lib.clock)
         app = Starlette(
             routes=list(worker_link.routes), exception_handlers={RegistryError: errors.answer}
@@ -195,7 +201,8 @@ async def taking_workers(folder: Path, **times: Any) -> AsyncIterator[Place]:
             worker_keys=keys,
         )
         async with serving(app, Limits()) as port:
-            place = Place(lib, remotes, keys, workers, f"http://127.0.0.1:{port}", folder)
+            url = f"http://127.0.0.1:{port}"
+            place = Place(lib, remotes, keys, workers, url, folder, crashes)
             try:
                 yield place
             finally:

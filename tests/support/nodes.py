@@ -9,7 +9,7 @@ from typing import Any
 from registry.core.digest import Digest
 from registry.core.errors import BlobUnknown
 from registry.core.names import ModelName
-from registry.ports.workers import LoadSpec, Piece, RunnerOptions, Running, Weights
+from registry.ports.workers import Crash, LoadSpec, Piece, RunnerOptions, Running, Weights
 from registry.settings import Settings
 from registry.workers.engine import Engine, find_engine
 from registry.workers.node import Node, NodeConfig
@@ -24,6 +24,7 @@ class Shelf:
 
     folder: Path
     paths: dict[Digest, Path] = field(default_factory=dict)
+    crashes: list[Crash] = field(default_factory=list)
 
     def put(self, name: str, data: bytes, options: RunnerOptions | None = None) -> LoadSpec:
         """Keep a model; how to load it."""
@@ -53,7 +54,8 @@ class Shelf:
 async def node(shelf: Shelf, engine: Engine | None = None, **settings: Any) -> AsyncIterator[Node]:
     """A node that runs what is on the shelf; closed in the end."""
     wanted = Settings.load({}).worker.model_copy(update=settings)
-    made = Node(NodeConfig("here", wanted, engine or find_engine("xllamacpp"), shelf.fetch))
+    engine = engine or find_engine("xllamacpp")
+    made = Node(NodeConfig("here", wanted, engine, shelf.fetch, crashed=shelf.crashes.append))
     try:
         yield made
     finally:

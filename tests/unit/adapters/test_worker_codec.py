@@ -7,10 +7,13 @@ import pytest
 
 from registry.adapters.worker_codec import (
     ALIVE,
+    CRASHES,
     END,
     FRAME_BYTES,
     HEAD_BYTES,
     Answered,
+    crash_json,
+    crashes_of,
     error_json,
     error_of,
     facts_json,
@@ -32,7 +35,14 @@ from registry.core.errors import (
     WorkerLost,
 )
 from registry.core.names import ModelName
-from registry.ports.workers import Loaded, LoadSpec, RunnerOptions, Weights, WorkerFacts
+from registry.ports.workers import (
+    Crash,
+    Loaded,
+    LoadSpec,
+    RunnerOptions,
+    Weights,
+    WorkerFacts,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -65,6 +75,16 @@ FACTS = WorkerFacts(
 
 def sent(value: Any) -> Any:
     return json.loads(json.dumps(value))
+
+
+def test_crashes_arrive_and_not_more_than_some() -> None:
+    crash = Crash(ONE, "m:q4", "GGML_ASSERT")
+    assert crashes_of(sent([crash_json(crash)] * 200)) == [crash] * CRASHES
+    assert crashes_of(None) == []
+    unlike: list[Any] = [[{}], [5], [{"model": "x", "name": "", "reason": ""}], {"a": 1}, 5]
+    for bad in unlike:
+        with pytest.raises(RequestInvalid, match="not the crashes of a worker"):
+            crashes_of(bad)
 
 
 def test_specs_and_facts_arrive_as_they_were_sent() -> None:

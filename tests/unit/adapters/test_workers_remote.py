@@ -20,6 +20,7 @@ from registry.core.errors import (
     WorkerLost,
 )
 from registry.ports.links import Member
+from registry.ports.workers import Crash
 from registry.web import worker_link
 from registry.workers.library import LinkRefused
 from tests.support.fake_worker import spec_of
@@ -238,6 +239,16 @@ async def test_a_worker_that_says_goodbye_is_gone_at_once(place: Place, node: Sc
     await place.gone()
     with pytest.raises(WorkerLost):
         await texts(answer_of(running))
+
+
+async def test_crashes_are_told_with_the_next_report(place: Place, node: ScriptedNode) -> None:
+    agent = place.link(node, await place.enrol())
+    await place.worker()
+    crash = Crash(SPEC.model.digest, "tiny:latest", "GGML_ASSERT")
+    agent.crashed(crash)
+    await until(lambda: place.crashes)
+    await asyncio.sleep(0.6)
+    assert place.crashes == [("gpu", crash)]
 
 
 async def test_a_silent_worker_is_suspect_and_then_gone(tmp_path: Path, node: ScriptedNode) -> None:

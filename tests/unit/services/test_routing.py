@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from functools import partial
 
 import pytest
 from prometheus_client import generate_latest
 
 from registry.core.errors import CannotRun, RequestInvalid, Unavailable, WorkerLost
 from registry.core.placement import Placement
-from registry.ports.workers import Dialect, Running
+from registry.ports.workers import Crash, Dialect, LoadSpec, Running
 from registry.services import choosing, routing
 from registry.services.metering import Meter, Use
 from registry.services.routing import Router
@@ -269,32 +268,54 @@ async def test_when_the_last_worker_goes_those_who_wait_are_told() -> None:
 
 
 async def test_a_model_that_crashes_everywhere_rests() -> None:
-    workers = [FakeWorker(name, Script(dies_at=0)) for name in "ab"]
-    router = router_over(*workers)
-    with pytest.raises(WorkerLost):
+    router = router_over(FakeWorker("a"), FakeWorker("b"))
+    for worker in "aba":
+        assert await answer(router) == "Hello"
+        router.crashed(worker, Crash(SPEC.model.digest, "tiny", "GGML_ASSERT"))
+    with pytest.raises(CannotRun, match=r"3 times within ten minutes.*GGML_ASSERT"):
         await answer(router)
-    for worker in workers:
-        worker.revive()
-    for _ in range(2):
-        with pytest.raises(CannotRun, match="took down its runner 3 times within ten minutes"):
-            await answer(router)
-    with pytest.raises(WorkerLost):  # others may still try
-        await anext(router.stream(spec_of("other"), None, text))
+    assert await anext(router.stream(spec_of("other"), None, text)) == "Hel"
 
 
-async def test_a_worker_that_went_away_does_not_speak_against_the_model() -> None:
-    worker = FakeWorker(script=Script(pause_s=30))
+async def test_a_worker_that_is_lost_does_not_speak_against_the_model() -> None:
+    worker = FakeWorker(script=Script(dies_at=0))
     router = router_over(worker)
-    for count in range(1, 6):
-        task = asyncio.create_task(answer(router))
-        await settle(partial(leased, worker, count))
-        worker.change(reachable=False)
-        worker.die()
+    for _ in range(4):
         with pytest.raises(WorkerLost):
-            await task
+            await answer(router)
         worker.revive()
-        worker.change(reachable=True)
     assert router.quarantine.models() == ()
+
+
+class Phoenix(FakeWorker):
+    """A worker whose runner dies at the first piece, and comes anew, so often."""
+
+    deaths = 1
+
+    async def acquire(self, spec: LoadSpec) -> Running:
+        if self._dead.is_set():
+            self.deaths -= 1
+            self.revive()
+        self.script.dies_at = 0 if self.deaths else None
+        return await super().acquire(spec)
+
+
+async def test_the_only_worker_gets_a_second_chance_with_a_fresh_runner() -> None:
+    worker = Phoenix()
+    assert await answer(router_over(worker)) == "Hello"
+    assert worker.acquires == 2
+    worker = Phoenix()
+    worker.deaths = 2
+    with pytest.raises(WorkerLost, match="model runner has unexpectedly stopped"):
+        await answer(router_over(worker))
+    assert worker.acquires == 2
+
+
+async def test_so_does_the_only_one_of_several_that_can_run_the_model() -> None:
+    worker, other = Phoenix("able"), FakeWorker("other", Script(refusal=CannotRun("no")))
+    other.change(cached=frozenset(blob.digest for blob in SPEC.blobs))
+    assert await answer(router_over(worker, other)) == "Hello"
+    assert (worker.acquires, other.acquires) == (2, 1)
 
 
 async def test_two_libraries_share_a_worker_that_arbitrates() -> None:

@@ -39,6 +39,12 @@ V1 = {
 }
 
 
+def test_what_the_kernel_ended_for_want_of_memory_is_counted(tmp_path: Path) -> None:
+    assert machine.memory_kills(tmp_path) == 0
+    root = files(tmp_path, {"proc/vmstat": "nr_free_pages 5\noom_kill 3\n"})
+    assert machine.memory_kills(root) == 3
+
+
 def test_memory_is_what_the_kernel_calls_available(tmp_path: Path) -> None:
     root = files(tmp_path, {"proc/meminfo": MEMINFO})
     assert machine.memory(root) == Memory(8000 * K, 5000 * K)

@@ -1,6 +1,7 @@
 """A node with the real engine: loading, answers, slots, room, and everything that can break."""
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -22,7 +23,7 @@ from registry.core.errors import (
     Unsupported,
     WorkerLost,
 )
-from registry.ports.workers import RunnerOptions
+from registry.ports.workers import RunnerOptions, Running
 from registry.workers import machine
 from registry.workers.engine import Engine
 from registry.workers.node import BUSY, Node
@@ -207,6 +208,54 @@ async def test_a_runner_that_is_killed_loses_its_answer_and_is_loaded_anew(shelf
         again = await worker.acquire(spec)
         assert again.load_ns > 0
         assert await said(again, n_predict=2) == " w0 w1"
+
+
+@pytest.mark.parametrize(
+    ("number", "blamed"),
+    [
+        (signal.SIGABRT, True),
+        (signal.SIGSEGV, True),
+        (signal.SIGKILL, False),
+        (signal.SIGTERM, False),
+    ],
+)
+async def test_a_crash_is_told_and_an_end_that_somebody_made_is_none(
+    shelf: Shelf, number: signal.Signals, blamed: bool
+) -> None:
+    spec = shelf.put("m", MODEL)
+    async with node(shelf) as worker:
+        await (await worker.acquire(spec)).release(None)
+        os.kill(runner_pid(worker), number)
+        await eventually(lambda: names(worker) == [])
+        await asyncio.sleep(0)
+        assert [(crash.model, crash.name) for crash in shelf.crashes] == (
+            [(spec.model.digest, "m:latest")] if blamed else []
+        )
+
+
+async def stopped_at_load(shelf: Shelf, worker: Node) -> Running:
+    """A lease whose runner was killed while it loaded the model."""
+    loading = asyncio.create_task(worker.acquire(shelf.put("m", MODEL)))
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    await eventually(lambda: children.read_text().split())
+    os.kill(int(children.read_text().split()[-1]), signal.SIGKILL)
+    return await loading
+
+
+async def test_a_runner_that_somebody_stops_while_it_loads_is_started_anew(shelf: Shelf) -> None:
+    async with node(shelf) as worker:
+        assert await said(await stopped_at_load(shelf, worker)) == "".join(SCRIPT)
+
+
+async def test_a_runner_for_which_there_was_no_memory_is_told_of_in_words(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = itertools.count()  # the kernel has ended another one each time one looks
+    monkeypatch.setattr(machine, "memory_kills", lambda: next(counts))
+    async with node(shelf) as worker:
+        with pytest.raises(CannotRun, match="error loading model: memory ran out while the engine"):
+            await stopped_at_load(shelf, worker)
+    assert shelf.crashes == []
 
 
 async def test_whoever_waits_for_a_slot_of_a_dead_runner_gets_one_of_the_next(shelf: Shelf) -> None:
