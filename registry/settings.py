@@ -62,6 +62,9 @@ class Retention(BaseModel):
     leftover_s: int = Field(3_600, description="bytes that a crash left behind, of no session")
     sweep_every_s: int = Field(600, description="pause between two sweeps")
     prune: bool = Field(True, description="free blobs as soon as their last model is gone")
+    undelete_s: int = Field(
+        0, ge=0, description="deleted models can be brought back so long; 0: not at all"
+    )
     audit_s: int = Field(31_536_000, ge=1, description="life of an entry of the audit")
     audit_entries: int = Field(1_000_000, ge=1, description="the newest so many of them are kept")
 

@@ -45,10 +45,8 @@ def _tally(size: Any, since: Any, *conditions: ColumnElement[bool]) -> Statement
 _blob, _upload, _fetch, _part = t.blob.c, t.upload.c, t.fetch.c, t.fetch_part.c
 _BLOBS = _tally(_blob.size, _blob.created_at)
 _UNUSED = _tally(_blob.size, _blob.used_at, _blob.uses == _ZERO)
-_OLD: Select[Any] = select(func.count(), func.sum(_blob.size), func.min(_blob.used_at)).where(
-    _blob.used_at < _P("used_before")
-)
-_UNREFERENCED = Statement(unheld(_OLD))
+_OLD: Any = select(func.count(), func.sum(_blob.size), func.min(_blob.used_at))
+_UNREFERENCED = Statement(unheld(_OLD.where(_blob.used_at < _P("used_before"))))
 _UPLOADS = _tally(_upload.offset, _upload.created_at, _upload.state == "open")
 _EXPIRED = _tally(
     _upload.offset, _upload.created_at, _upload.state == "open", _upload.expires_at <= _P("by")

@@ -6,7 +6,9 @@ that a crash between the transaction and the deed leaves the duty to the next st
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
 
 import structlog
 
@@ -24,6 +26,15 @@ _DAY_NS = 86_400 * _NS
 log = structlog.get_logger()
 
 Duty = Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a step of the sweep freed: why it could go, how many it were, how many bytes."""
+
+    reason: str
+    count: int
+    size: int
 
 
 class Housekeeping:
@@ -48,6 +59,11 @@ class Housekeeping:
     def prunes(self) -> bool:
         """Whether blobs go as soon as their last model is gone."""
         return self._retention.prune
+
+    @property
+    def undelete_ns(self) -> int:
+        """How long a deleted model can be brought back; 0: it cannot."""
+        return self._retention.undelete_s * _NS
 
     @property
     def lease_ns(self) -> int:
@@ -86,22 +102,31 @@ class Housekeeping:
 
     async def sweep(self) -> None:
         """Free what outlived its grace: unused blobs, abandoned fetches, leftovers of crashes."""
+        async with aclosing(self.sweeping()) as steps:
+            async for _ in steps:
+                pass
+
+    async def sweeping(self, grace_s: int | None = None) -> AsyncGenerator[Swept, None]:
+        """`sweep` step by step, perhaps with another grace; tells what went with each step."""
         now = self._clock()
-        before = now - self._retention.grace_s * _NS
+        before = now - (self._retention.grace_s if grace_s is None else grace_s) * _NS
         while await self._catalog.write(lambda tx: tx.expire(now, _BATCH)):
             pass
 
-        def free(tx: Transaction) -> list[Freed]:
-            unused = tx.unreferenced(before, now, _BATCH)
-            return tx.free([blob.digest for blob in unused], now)
+        def free(tx: Transaction) -> Swept:
+            sizes = {blob.digest: blob.size for blob in tx.unreferenced(before, now, _BATCH)}
+            gone = tx.free(list(sizes), now)
+            return Swept("unused", len(gone), sum(sizes[item.digest] for item in gone))
 
-        while await self._catalog.write(free):
-            pass
+        while (step := await self._catalog.write(free)).count:
+            yield step
         for fetch in await self._catalog.scan(lambda tx: tx.stale_fetches(before, _BATCH)):
             await self._catalog.write(lambda tx, d=fetch.digest: tx.delete_fetch(d))  # type: ignore[misc]
             await self._store.discard(fetch.storage_key)
+            yield Swept("fetch", 1, sum(part.done for part in fetch.parts))
         kept = await self._catalog.scan(lambda tx: tx.incoming_keys())
-        await self._store.sweep(kept, now - self._retention.leftover_s * _NS)
+        size = await self._store.sweep(kept, now - self._retention.leftover_s * _NS)
+        yield Swept("leftover", 0, size)
         await self.purge()
 
     async def run(self, sweepers: Sequence[Duty] = (), daily: Sequence[Duty] = ()) -> None:

@@ -116,13 +116,24 @@ class Manifests:
         self.commit(tx, repository, prepared, links=True)
         old = tx.tag(repository.id, name.tag)
         when = self.clock() if at is None else at
-        tx.put_tag(repository.id, name.tag, prepared.row.digest, when)
+        tx.put_tag(repository.id, name.tag, prepared.row.digest, when, guard.who)
         if old is None or old.digest == prepared.row.digest:
             return (old.digest if old else None), []
         return old.digest, self.drop(tx, repository.id, old.digest)
 
     def drop(self, tx: Transaction, repository_id: int, digest: Digest) -> list[rows.Freed]:
-        """Drop a manifest that no tag needs any more, and free its blobs."""
+        """Drop a manifest that no tag needs any more, and free its blobs.
+
+        Where deleted models can be brought back, it is only marked: `History.sweep` drops it.
+        """
+        if self.housekeeping.undelete_ns:
+            if tx.has_manifest(repository_id, digest):
+                tx.condemn(repository_id, digest, self.clock())
+            return []
+        return self.forget(tx, repository_id, digest)
+
+    def forget(self, tx: Transaction, repository_id: int, digest: Digest) -> list[rows.Freed]:
+        """`drop` at once and for good."""
         manifest = tx.manifest(digest)
         tx.drop_untagged(repository_id, digest)
         if manifest is None or not self.housekeeping.prunes:
@@ -170,7 +181,7 @@ class Manifests:
             self.commit(tx, repository, prepared)
             for tag in tags:
                 _check_tag(tx, guard, repository.id, tag, prepared.row.digest)
-                tx.put_tag(repository.id, tag, prepared.row.digest, self.clock())
+                tx.put_tag(repository.id, tag, prepared.row.digest, self.clock(), guard.who)
 
         await self.catalog.write(work)
         await self.housekeeping.settle([])
@@ -207,7 +218,7 @@ class Manifests:
                 raise ManifestUnknown(f"manifest unknown: {reference}")
             if ":" not in reference:
                 guard.delete(reference)
-                tx.delete_tag(repository.id, reference)
+                tx.delete_tag(repository.id, reference, guard.who)
                 return []
             for tag in tx.manifest_tags(digest):
                 if tag.repository.id == repository.id:

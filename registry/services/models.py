@@ -188,8 +188,12 @@ class Models:
             old = tx.tag(repository.id, spelt.tag)
             guard.put(spelt.tag, old.digest if old else None, manifest.digest)
             tx.put_manifest(repository.id, manifest, self._clock(), links=True)
-            tx.put_tag(repository.id, spelt.tag, manifest.digest, self._clock())
-            if old is not None and old.digest != manifest.digest:
+            tx.put_tag(repository.id, spelt.tag, manifest.digest, self._clock(), guard.who)
+            if old is None or old.digest == manifest.digest:
+                return
+            if self._housekeeping.undelete_ns:
+                self._manifests.drop(tx, repository.id, old.digest)
+            else:
                 tx.drop_untagged(repository.id, old.digest)
 
         await self._catalog.write(work)
@@ -208,7 +212,7 @@ class Models:
             if tag is None:
                 raise ModelUnknown(f"model {name.short} not found")
             guard.delete(tag.name)
-            tx.delete_tag(tag.repository.id, tag.name)
+            tx.delete_tag(tag.repository.id, tag.name, guard.who)
             return self._manifests.drop(tx, tag.repository.id, tag.digest)
 
         freed = await self._catalog.write(work)

@@ -55,9 +55,9 @@ class Policies:
             rights = known[1][name.key] = rights_of(caller, name, self.about(name))
         return rights
 
-    def guard(self, rights: Right, name: RepositoryName) -> "TagGuard":
+    def guard(self, rights: Right, name: RepositoryName, who: str = "") -> "TagGuard":
         """What somebody with these rights may do with the repository's tags."""
-        return TagGuard(rights, policy_of(name, self.about(name)))
+        return TagGuard(rights, policy_of(name, self.about(name)), who)
 
     def reader(self, caller: Caller) -> Callable[[RepositoryName], bool] | None:
         """Tells which repositories the caller may read; None if that is every one."""
@@ -82,6 +82,7 @@ class TagGuard:
 
     rights: Right = Right.ALL
     policy: Policy = Policy("*")  # noqa: RUF009 - a value
+    who: str = ""  # for the tags' history
 
     def put(self, tag: str, old: Digest | None, new: Digest) -> None:
         """Let a tag be pointed at `new`; a repeated put changes nothing and is fine.

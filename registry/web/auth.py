@@ -123,7 +123,7 @@ async def guard(request: Request, repository: RepositoryName) -> TagGuard:
         return FREE
     found = await auth_of(request).evidence(request)
     policies = await auth_of(request).policies()
-    return policies.guard(found.rights(policies, repository), repository)
+    return policies.guard(found.rights(policies, repository), repository, found.owner.name)
 
 
 async def holder(request: Request) -> str:
