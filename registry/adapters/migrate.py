@@ -105,7 +105,7 @@ def standing(url: URL) -> Schema:
         with engine.connect() as connection:
             return schema(connection)
     except SQLAlchemyError as error:
-        raise Unavailable("the database cannot be read: " + _cause(error)) from error
+        raise Unavailable("the database cannot be read: " + cause(error)) from error
     finally:
         engine.dispose()
 
@@ -131,7 +131,7 @@ def locked(url: URL) -> Generator[Connection]:
         with engine.begin() as connection:
             yield connection
     except SQLAlchemyError as error:
-        raise Unavailable("the database cannot be brought up to date: " + _cause(error)) from error
+        raise Unavailable("the database cannot be brought up to date: " + cause(error)) from error
     finally:
         engine.dispose()
 
@@ -160,6 +160,6 @@ def _postgres(url: URL) -> Engine:
     return engine
 
 
-def _cause(error: SQLAlchemyError) -> str:
+def cause(error: SQLAlchemyError) -> str:
     """The driver's own words; SQLAlchemy's add the statement and a link."""
     return str(getattr(error, "orig", None) or type(error).__name__)

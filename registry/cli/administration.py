@@ -68,7 +68,8 @@ def run(
     except SettingsInvalid as error:
         raise OperationFailed(str(error)) from error
     url = resolve(settings.database_url, settings.sqlite_path)
-    if not create and url.database and not Path(url.database).exists():
+    is_file = url.get_backend_name() == "sqlite"
+    if not create and is_file and not Path(url.database or "").exists():
         raise OperationFailed(
             f"there is no library in {settings.data}; name its folder with --data or REGISTRY_DATA"
         )

@@ -1,13 +1,14 @@
-"""`registry migrate`: the schema of the database, brought to this version's or another's."""
+"""`registry migrate`, `backup` and `restore`: the database, and with it the bytes it speaks of."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from registry.cli.admin import Data, Json
 from registry.cli.host import Yes, loaded, settings_of, told
-from registry.cli.render import remark, write
+from registry.cli.render import remark, size_text, write
 
 
 def migrate(
@@ -52,3 +53,59 @@ def _ask(current: str, to: str, yes: bool) -> None:
     if not yes:
         question = f"Go back from {current} to {to}? What the older schema cannot hold is lost."
         typer.confirm(question, abort=True)
+
+
+def backup(
+    destination: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where; again to bring it up to date.")
+    ],
+    with_blobs: Annotated[
+        bool, typer.Option("--with-blobs", help="Save the bytes of the models too.")
+    ] = False,
+    link: Annotated[
+        bool, typer.Option("--link", help="As second names of the store's files, where possible.")
+    ] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Save the database, as it is at one moment, and with --with-blobs all bytes.
+
+    Also while the server runs. Blobs that the folder has already are not saved again. The backup
+    holds the secrets of the database: nobody else may read the folder.
+    """
+    with told():
+        if link and not with_blobs:
+            raise typer.BadParameter("--link needs --with-blobs")
+        summary = loaded("cli.library").backup(
+            settings_of(data), destination, with_blobs=with_blobs, link=link
+        )
+    if as_json:
+        write(summary.to_json().decode())
+        return
+    bytes_ = size_text(summary.blob_bytes)
+    remark(
+        f"Saved {sum(summary.rows.values())} rows"
+        + (f" and {summary.blobs} blobs ({bytes_})." if with_blobs else ", no blobs.")
+    )
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="A backup.")],
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace a library that is there; go without lost blobs."),
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash blobs that are in the store already, too.")
+    ] = False,
+    data: Data = None,
+) -> None:
+    """Bring a backup back into the database and store of the settings, whatever kinds they are.
+
+    No server may run on them. Blobs that the store has stay; others come from the backup, hashed.
+    """
+    with told():
+        copied, tags = loaded("cli.library").restore(
+            settings_of(data), source, force=force, verify=verify
+        )
+    remark(f"Restored {tags} models; {copied} blobs came from the backup.")

@@ -74,6 +74,8 @@ admin.add_to(
 fleet.add_to(app, worker.worker)
 app.add_typer(worker.worker)
 app.command("migrate")(database.migrate)
+app.command("backup")(database.backup)
+app.command("restore")(database.restore)
 app.add_typer(config.config)
 
 

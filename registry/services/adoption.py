@@ -17,7 +17,7 @@ from registry.core.digest import Digest
 from registry.core.errors import BlobUnknown, DigestMismatch, ManifestInvalid, RegistryError
 from registry.core.manifest import Descriptor, Manifest, parse
 from registry.core.names import ModelName
-from registry.ports.catalog import Reader, Transaction
+from registry.ports.catalog import FolderChange, Reader, Tag, Transaction
 from registry.ports.folder import ModelsFolder, TagFile
 from registry.services.manifests import Manifests
 from registry.services.preparation import Prepared, is_model, read_manifest
@@ -75,6 +75,16 @@ class Adoption:
             await self._manifests.housekeeping.settle([])
             log.info("models of the folder were taken in", models=taken)
         return frozenset(spared)
+
+    async def publish(self) -> int:
+        """Write the file of every tag anew, as the catalog has it: after a restore; how many."""
+        models = await self._catalog.scan(lambda tx: tx.models())
+        for begin in range(0, len(models), _BATCH):
+            tags = [model.tag for model in models[begin : begin + _BATCH]]
+            changes = await self._catalog.scan(partial(_changes, tags=tags))
+            await to_thread.run_sync(self._folder.apply, changes)
+            await to_thread.run_sync(self._folder.sync, changes)
+        return len(models)
 
     async def _strangers(self) -> list[ModelName]:
         """The tags of the folder that the catalog does not know."""
@@ -157,6 +167,11 @@ class Adoption:
 
 def _unknown(tx: Reader, names: Iterable[ModelName]) -> list[ModelName]:
     return [name for name in names if tx.find_model(name) is None]
+
+
+def _changes(tx: Reader, tags: Iterable[Tag]) -> list[FolderChange]:
+    found = ((tag, tx.manifest(tag.digest)) for tag in tags)
+    return [FolderChange(0, tag.model, row.body) for tag, row in found if row is not None]
 
 
 def _mentioned(body: bytes) -> set[Digest]:
