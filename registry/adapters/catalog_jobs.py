@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from sqlalchemy import bindparam, delete, or_, select, update
+from sqlalchemy import bindparam, delete, literal_column, or_, select, update
 
 from registry.adapters import tables_jobs as t
 from registry.adapters.catalog_transfers import _put
@@ -13,8 +13,13 @@ JOB_CHANNEL = "registry_job"
 
 _P = bindparam
 _JOB = Statement(select(t.job).where(t.job.c.id == _P("id")))
+_OF_KEY = Statement(
+    select(t.job).where(t.job.c.key == _P("key"), t.job.c.finished_at == literal_column("0"))
+)
 _UNDER_WAY = Statement(
-    select(t.job).where(t.job.c.finished_at == 0).order_by(t.job.c.created_at, t.job.c.id)
+    select(t.job)
+    .where(t.job.c.finished_at == literal_column("0"))
+    .order_by(t.job.c.created_at, t.job.c.id)
 )
 _NEWEST = select(t.job).order_by(t.job.c.created_at.desc(), t.job.c.id.desc()).limit(_P("count"))
 _JOBS = Statement(_NEWEST)
@@ -53,6 +58,11 @@ class JobQueries(Queries):
     def job(self, job_id: str) -> Job | None:
         """See `JobReader`."""
         row = self._sql.one(_JOB, id=job_id)
+        return Job(*row) if row else None
+
+    def job_under_way(self, key: str) -> Job | None:
+        """See `JobReader`."""
+        row = self._sql.one(_OF_KEY, key=key)
         return Job(*row) if row else None
 
     def jobs_under_way(self) -> list[Job]:

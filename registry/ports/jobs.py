@@ -58,6 +58,9 @@ class JobReader(Protocol):
     def job(self, job_id: str) -> Job | None:
         """A job, finished or not."""
 
+    def job_under_way(self, key: str) -> Job | None:
+        """The job of that key that is not finished."""
+
     def jobs_under_way(self) -> list[Job]:
         """Those that are not finished, oldest first."""
 

@@ -46,6 +46,8 @@ class JobsContract:
         await catalog.write(lambda tx: tx.put_job(ended))
         await catalog.write(lambda tx: tx.put_job(rival))
         assert await catalog.read(lambda tx: tx.jobs_under_way()) == [rival]
+        assert await catalog.read(lambda tx: tx.job_under_way(JOB.key)) == rival
+        assert await catalog.read(lambda tx: tx.job_under_way("none")) is None
 
     async def test_jobs_are_listed_newest_first_to_those_they_concern(
         self, catalog: Catalog
