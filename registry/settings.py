@@ -8,6 +8,7 @@ server are read where ours are not set, because they mean the same. `app`, `cli`
 
 import ipaddress
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -148,18 +149,54 @@ class S3Keys(BaseModel):
     session_token: str = Field("", description="session token, of temporary credentials")
 
 
+def _comma_list(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(item.strip() for item in value.split(",") if item.strip())
+    return value
+
+
+def _checked_networks(items: tuple[str, ...]) -> tuple[str, ...]:
+    for item in items:
+        try:
+            ipaddress.ip_network(item, strict=False)
+        except ValueError as error:
+            raise ValueError(f"{item!r} is no address and no network") from error
+    return items
+
+
+class Redirect(BaseModel):
+    """Whether clients exchange bytes with the object store by themselves, by signed URLs."""
+
+    pull: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="downloads; auto: where the store's address is public: its `public_endpoint`, "
+        "or it has no `endpoint`",
+    )
+    push: Literal["auto", "always", "never"] = Field("auto", description="the same for uploads")
+    proxied: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="addresses or networks of clients that cannot reach the store"
+    )
+    sign_headers: Literal["strict", "host"] = Field(
+        "strict", description="strict: uploads are held to their length and type; host: not"
+    )
+
+    @field_validator("proxied", mode="before")
+    @classmethod
+    def _split_list(cls, value: Any) -> Any:
+        return _comma_list(value)
+
+    @field_validator("proxied")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _checked_networks(value)
+
+
 class Conversion(BaseModel):
     """What converting and quantizing models may take; each runs in a process of its own."""
 
     jobs: int = Field(1, ge=1, le=64, description="models converted at once; others wait")
     threads: int = Field(0, ge=0, le=1024, description="threads of one of them; 0: all cores")
     memory_bytes: int = Field(2 << 30, ge=64 << 20, description="memory of one of them")
-
-
-def _comma_list(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(item.strip() for item in value.split(",") if item.strip())
-    return value
 
 
 def _data_folder() -> Path:
@@ -199,6 +236,9 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="addresses or networks whose X-Forwarded-For, -Proto, -Host are believed"
     )
+    accel_redirect: str = Field(
+        "", description="nginx's internal location of blobs/: trusted proxies send them themselves"
+    )
     no_auth: bool = Field(False, description="listen on other than loopback without authentication")
     log_level: str = Field("info", description="debug, info, warning or error")
     log_json: bool = Field(False, description="log lines as JSON")
@@ -210,6 +250,7 @@ class Settings(BaseSettings):
     upstream: Upstream = Upstream()
     conversion: Conversion = Conversion()
     s3: S3Keys = S3Keys()
+    redirect: Redirect = Redirect()
     worker: Worker = Worker()
 
     @field_validator("origins", "upstream_allow", "trusted_proxies", mode="before")
@@ -226,6 +267,13 @@ class Settings(BaseSettings):
             except ValueError as error:
                 raise ValueError(f"{item!r} is no address and no network") from error
         return value
+
+    @field_validator("accel_redirect")
+    @classmethod
+    def _location(cls, value: str) -> str:
+        if value and not re.fullmatch(r"(/[A-Za-z0-9._-]+)+/?", value):
+            raise ValueError("must be a path such as /.blobs")
+        return value.rstrip("/")
 
     @field_validator("external_url", "blob_base_url")
     @classmethod

@@ -40,6 +40,13 @@ def test_nested_settings_and_lists_are_read() -> None:
     assert settings.external_url == "https://models.example.com"
 
 
+def test_networks_that_cannot_reach_the_store_are_read_and_checked() -> None:
+    settings = load({"REGISTRY_REDIRECT__PROXIED": "10.0.0.0/8, 192.168.1.7"})
+    assert settings.redirect.proxied == ("10.0.0.0/8", "192.168.1.7")
+    with pytest.raises(SettingsInvalid, match=r"PROXIED.*'nowhere' is no address and no network"):
+        load({"REGISTRY_REDIRECT__PROXIED": "nowhere"})
+
+
 @pytest.mark.parametrize(
     ("value", "host", "port"),
     [
