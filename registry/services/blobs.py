@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from registry.core.digest import EMPTY, Digest
-from registry.core.errors import BlobInUse, BlobUnknown, DigestMismatch
+from registry.core.errors import BlobDamaged, BlobInUse, BlobUnknown, DigestMismatch
 from registry.core.names import RepositoryName
 from registry.ports.blobs import Arrived, BlobStore, Body, Opened
 from registry.ports.catalog import Blob, Catalog, Reader, Transaction
@@ -61,10 +61,13 @@ class Blobs:
 
         Raises:
             BlobUnknown: the repository does not have it.
+            BlobDamaged: its bytes were found to be wrong; whoever sends them again repairs it.
         """
         blob = await self.catalog.read(lambda tx: _in_repository(tx, name, digest))
         if blob is None:
             raise BlobUnknown(str(digest))
+        if blob.suspect:
+            raise BlobDamaged(str(digest))
         if promise and not self._is_promised(name, digest):
             await self._promise(name, digest)
         return blob
@@ -97,7 +100,7 @@ class Blobs:
     async def find(self, digest: Digest) -> Blob | None:
         """A blob whatever refers to it, counted as used now, so that a create finds it later."""
         blob = await self.catalog.read(lambda tx: tx.blob(digest))
-        if blob is None:
+        if blob is None or blob.suspect:
             return None
         now = self.clock()
         if now - blob.used_at > self.lives.grace_ns // 4:
@@ -139,8 +142,10 @@ class Blobs:
         digest = Digest.of(data)
         known = await self.catalog.read(lambda tx: tx.blob(digest))
         now = self.clock()
-        if known is not None and await self.catalog.write(
-            lambda tx: tx.touch_blob(known.digest, now)
+        if (
+            known is not None
+            and not known.suspect
+            and await self.catalog.write(lambda tx: tx.touch_blob(known.digest, now))
         ):
             return known
         incoming = await self.store.create(len(data))
@@ -222,7 +227,7 @@ class Blobs:
 
         def work(tx: Transaction) -> bool:
             blob = tx.blob(digest) if source is None else _in_repository(tx, source, digest)
-            if blob is None:
+            if blob is None or blob.suspect:
                 return False
             tx.touch_blob(blob.digest, self.clock())
             self.link(tx, name, digest)

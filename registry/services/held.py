@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Self
 
-from registry.core.errors import BlobUnknown
+from registry.core.errors import BlobDamaged, BlobUnknown
 from registry.ports.blobs import BlobStore, Opened
 from registry.ports.catalog import Blob, Catalog
 
@@ -41,12 +41,17 @@ class Held:
         await self.close()
 
 
-async def open_blob(catalog: Catalog, store: BlobStore, blob: Blob) -> Opened:
-    """Open a blob, wherever its bytes are.
+async def open_blob(
+    catalog: Catalog, store: BlobStore, blob: Blob, *, damaged: bool = False
+) -> Opened:
+    """Open a blob, wherever its bytes are; one that is `damaged` only if that is asked for.
 
     Raises:
         BlobUnknown: they are nowhere.
+        BlobDamaged: they were found to be wrong.
     """
+    if blob.suspect and not damaged:
+        raise BlobDamaged(str(blob.digest))
     try:
         return await store.open(blob.storage_key)
     except BlobUnknown:

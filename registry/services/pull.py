@@ -8,8 +8,6 @@ Source: spec ollama-api 10, 12.1; spec registry-protocol 1.3.
 """
 
 import secrets
-import time
-from collections.abc import Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Protocol
@@ -25,11 +23,12 @@ from registry.core.events import Transfer as Progress
 from registry.core.manifest import Descriptor, Manifest, is_excessive, parse
 from registry.core.names import ModelName
 from registry.ports.blobs import BlobStore
-from registry.ports.catalog import Catalog
 from registry.ports.upstream import RemoteManifest, Upstream, Upstreams
 from registry.services.download import ContentMismatch, Workshop
+from registry.services.efforts import Asking
 from registry.services.preparation import apart
 from registry.services.rights import ANY, FREE, Permit, TagGuard
+from registry.services.sharing import Sharing
 from registry.services.transfers import Transfers
 from registry.settings import Settings
 
@@ -50,22 +49,21 @@ class Library(Protocol):
 
 
 class Pull:
-    """The use case. One per process: pulls of the same blob share one transfer."""
+    """The use case. Pulls of the same blob share one transfer."""
 
     def __init__(
         self,
-        catalog: Catalog,
+        sharing: Sharing,
         store: BlobStore,
         upstreams: Upstreams,
         library: Library,
         settings: Settings,
-        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._upstreams = upstreams
         self._library = library
-        self._workshop = Workshop.of(catalog, store, settings, clock)
+        self._workshop = Workshop.of(sharing.catalog, store, settings, sharing.clock)
         self._settings = settings
-        self._transfers = Transfers(self._workshop)
+        self._transfers = Transfers(self._workshop, sharing)
 
     async def run(self, name: ModelName, *, insecure: bool = False, permit: Permit = ANY) -> Events:
         """Pull `name`; the stream ends with `Done` once it can be used.
@@ -88,7 +86,8 @@ class Pull:
             if isinstance(error, _Unprefixed):
                 raise
             raise type(error)(f"pull model manifest: {error}") from error
-        leases = Leases(self._workshop, f"pull:{secrets.token_hex(8)}")
+        asking = Asking(f"pull:{secrets.token_hex(8)}", permit.guard.who, name.short)
+        leases = Leases(self._workshop, asking)
         try:
             async with aclosing(self._blobs(upstream, manifest, leases, permit)) as events:
                 async for event in events:
@@ -139,7 +138,7 @@ class Pull:
     ) -> Events:
         """Get one blob, alone or with others who want it; `proof` notes that it came from here."""
         shown = -1
-        waiting = self._transfers.join(upstream, blob.digest, blob.size, leases.holder)
+        waiting = self._transfers.join(upstream, blob.digest, blob.size, leases.asking)
         try:
             async with waiting as transfer:
                 while not await transfer.wait(TICK_S):
@@ -147,17 +146,18 @@ class Pull:
                     if transfer.completed != shown:
                         shown = transfer.completed
                         yield Progress("pulling", blob.digest, blob.size, shown)
-                if proof is not None and transfer.upstream is upstream:
+                if proof is not None and transfer.mine:
                     proof.add(blob.digest)
         except UpstreamFailed as error:
-            if transfer.upstream is not upstream:
+            if not transfer.mine:
                 return  # another registry's fault, whose pull we joined: ask our own
             if isinstance(error, ContentMismatch):
                 yield Status("verifying sha256 digest")
             raise
 
     async def _is_here(self, digest: Digest) -> bool:
-        return await self._workshop.catalog.read(lambda tx: tx.blob(digest)) is not None
+        blob = await self._workshop.catalog.read(lambda tx: tx.blob(digest))
+        return blob is not None and not blob.suspect
 
     def _check_sizes(self, blobs: list[Descriptor]) -> None:
         limit = self._settings.limits.blob_bytes
@@ -169,11 +169,12 @@ class Pull:
 class Leases:
     """One pull's or push's hold on blobs, so that nobody frees them meanwhile."""
 
-    def __init__(self, workshop: Workshop, holder: str) -> None:
+    def __init__(self, workshop: Workshop, asking: Asking) -> None:
         self._workshop = workshop
+        self.asking = asking
         self._digests: list[Digest] = []
         self._renew_at = 0
-        self.holder = holder
+        self.holder = asking.holder
 
     async def take(self, digests: list[Digest]) -> list[Digest]:
         """Hold blobs; return those that are not here."""

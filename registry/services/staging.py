@@ -69,7 +69,8 @@ class Staging:
     def commit(self, tx: Transaction, now: int) -> None:
         """Make them blobs, inside a transaction."""
         for digest, key, content in self._small:
-            if tx.blob(digest) is None:
+            known = tx.blob(digest)
+            if known is None or known.suspect:
                 tx.put_content(tx.put_blob(digest, len(content), key, now), content)
         for digest, key, incoming in self._large:
             incoming.confirm()

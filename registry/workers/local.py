@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from registry.core.errors import BlobUnknown, Unavailable
+from registry.core.errors import BlobDamaged, BlobUnknown, Unavailable
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog
 from registry.ports.workers import Crash, Weights
@@ -36,11 +36,14 @@ async def _in_store(catalog: Catalog, store: BlobStore, weights: Weights) -> Pat
 
     Raises:
         BlobUnknown: it was deleted meanwhile.
+        BlobDamaged: its bytes were found to be wrong.
         Unavailable: the store has no files.
     """
     blob = await catalog.read(lambda tx: tx.blob(weights.digest))
     if blob is None:
         raise BlobUnknown(str(weights.digest))
+    if blob.suspect:
+        raise BlobDamaged(str(weights.digest))
     path = store.path(blob.storage_key)
     if path is None:
         raise Unavailable("the store of this server has no files that a local worker could open")
