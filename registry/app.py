@@ -212,7 +212,9 @@ def application(services: Services) -> ASGIApp:
     guarded = Guard(hosted, settings.origins, check_host=settings.is_loopback, names=names)
     write = logs.access_writer(settings.log_level, json=settings.log_json)
     logged = logs.AccessLog(guarded, write)
-    return Forwarded(logged, settings.trusted_proxies) if settings.trusted_proxies else logged
+    if not settings.trusted_proxies:
+        return logged
+    return Forwarded(logged, settings.trusted_proxies, settings.accel_redirect)
 
 
 def _proof(app: Starlette) -> Proof:

@@ -54,7 +54,8 @@ async def get(request: Request, target: Target) -> Response:
     probe = whole and is_ollama(request) and blob.size > _PROBED_BYTES
     opened = await blobs.open(blob)
     private = direct or _is_guarded(request)
-    return BlobResponse(opened, digest, headers, private=private, probe=probe)
+    file = blob.storage_key
+    return BlobResponse(opened, digest, headers, private=private, probe=probe, file=file)
 
 
 async def delete(request: Request, target: Target) -> Response:

@@ -4,7 +4,9 @@
 each only what the nearest trusted proxy itself can have written: whatever stands to the left came
 from the client and may be a lie. `Forwarded` (RFC 7239) is not read.
 
-Source: spec registry-protocol 6.1 ("URLs"), product 6.
+A proxy that has the store's folder on its own disk may be told to send a blob itself.
+
+Source: spec registry-protocol 6.1 ("URLs"), product 6; nginx, "X-Accel-Redirect".
 """
 
 import ipaddress
@@ -20,6 +22,8 @@ from registry.web.urls import is_host
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+SENDS_FILES = "registry.sends_files"
+"""Key of a scope: the location under which the proxy that a request came by has the blobs."""
 _MAX_HOPS = 32  # proxies in a row that are looked through
 _FOR, _PROTO, _HOST = b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
@@ -34,10 +38,14 @@ def client_address(request: Request) -> str:
 
 
 class Forwarded:
-    """ASGI middleware, the outermost: sets the scope's client, scheme and Host header."""
+    """ASGI middleware, the outermost: sets the scope's client, scheme and Host header.
 
-    def __init__(self, app: ASGIApp, trusted: Iterable[str]) -> None:
+    `location` is where the proxies have the blobs, if they do.
+    """
+
+    def __init__(self, app: ASGIApp, trusted: Iterable[str], location: str = "") -> None:
         self._app = app
+        self._location = location
         self._networks = [ipaddress.ip_network(item, strict=False) for item in trusted]
         self._trusts = lru_cache(1024)(self._is_trusted)
 
@@ -53,6 +61,8 @@ class Forwarded:
         client = self._client(b",".join(said[_FOR]))
         if client:
             changed["client"] = (client, 0)
+            # Without the header it is no proxy: a client on the proxy's machine, say.
+            changed[SENDS_FILES] = self._location
         scheme = _last(said[_PROTO]).lower()
         if scheme in {"http", "https"}:
             changed["scheme"] = scheme

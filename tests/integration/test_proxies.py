@@ -25,14 +25,13 @@ import httpx2
 import pytest
 
 from registry.web.files import PROBE_S
-from tests.support.certificates import Authority, Pair
+from tests.support.certificates import Authority
+from tests.support.proxies import Front, program, proxied, started, wait_for
 from tests.support.server import Server, free_port, running
 
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-WAYS = ["direct", "nginx", "caddy"]
+WAYS = ["direct", "nginx", "nginx that sends the files", "caddy"]
 SIZE = int(os.environ.get("PROXY_TEST_MIB", "40")) << 20
 OLLAMA = os.environ.get("OLLAMA") or shutil.which("ollama")
-START_S = 20.0
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 OCI = "application/vnd.oci.image.manifest.v1+json"  # skopeo takes foreign layers in these alone
 
@@ -90,13 +89,15 @@ def place(
         with running_tls(folder / "data", port, environ) as server:
             yield Place(way, folder, authority, server, port)
         return
-    program = shutil.which(way) or shutil.which(way, path="/usr/sbin:/usr/local/sbin")
-    if program is None:
-        pytest.skip(f"{way} is not installed: its recipe was not run")
+    proxy = way.partition(" ")[0]
+    if program(proxy) is None:
+        pytest.skip(f"{proxy} is not installed: its recipe was not run")
     environ["REGISTRY_TRUSTED_PROXIES"] = "127.0.0.1"
+    if proxy != way:
+        environ["REGISTRY_ACCEL_REDIRECT"] = "/.blobs"
     with running(folder / "data", **environ) as server:
-        start = {"nginx": nginx, "caddy": caddy}[way]
-        with start(program, folder, Ports(port, server.port), pair):
+        front = Front(port, [server.port], server.data, pair)
+        with proxied(proxy, folder, front):
             yield Place(way, folder, authority, server, port)
 
 
@@ -118,86 +119,6 @@ def running_tls(data: Path, port: int, environ: dict[str, str]) -> Iterator[Serv
         yield server
     finally:
         server.stop()
-
-
-@dataclass(frozen=True)
-class Ports:
-    """Where the proxy listens, and where the service does."""
-
-    outside: int
-    inside: int
-
-
-@contextmanager
-def nginx(program: str, folder: Path, ports: Ports, pair: Pair) -> Iterator[None]:
-    """The recipe within the smallest configuration around it."""
-    recipe = (DEPLOY / "nginx.conf").read_text()
-    recipe = re.sub(r"listen \[::\]:\d+( ssl)?;", "", recipe)
-    recipe = recipe.replace("listen 443 ssl;", f"listen 127.0.0.1:{ports.outside} ssl;")
-    recipe = recipe.replace("listen 80;", f"listen 127.0.0.1:{free_port()};")
-    recipe = recipe.replace("127.0.0.1:11434", f"127.0.0.1:{ports.inside}")
-    recipe = recipe.replace("/etc/ssl/registry/server.pem", str(pair.certificate))
-    recipe = recipe.replace("/etc/ssl/registry/server.key", str(pair.key))
-    recipe = recipe.replace("models.example.com", "localhost")
-    recipe = recipe.replace("blobs.example.com", "127.0.0.1")
-    scratch = folder / "scratch"
-    scratch.mkdir()
-    paths = "".join(
-        f"{kind}_temp_path {scratch}/{kind};"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    file = folder / "nginx.conf"
-    file.write_text(
-        f"daemon off; pid {scratch}/pid; error_log {folder}/nginx.log warn;"
-        f"events {{}} http {{ access_log off; {paths}\n{recipe}\n}}\n"
-    )
-    with started([program, "-c", str(file), "-p", str(scratch)], ports.outside, folder / "out.log"):
-        yield
-    for left in scratch.rglob("*"):
-        assert not left.is_file() or left.name == "pid", "nothing was written to disk on its way"
-
-
-@contextmanager
-def caddy(program: str, folder: Path, ports: Ports, pair: Pair) -> Iterator[None]:
-    """The recipe with the certificate written into its blocks."""
-    recipe = (DEPLOY / "Caddyfile").read_text()
-    tls = f"tls {pair.certificate} {pair.key}"
-    for name, ours in (("models", "localhost"), ("blobs", "127.0.0.1")):
-        block = f"\n{name}.example.com {{\n"
-        assert block in recipe
-        recipe = recipe.replace(block, f"\nhttps://{ours}:{ports.outside} {{\n\t{tls}\n")
-    recipe = recipe.replace("127.0.0.1:11434", f"127.0.0.1:{ports.inside}")
-    recipe = recipe.replace("\n{\n", "\n{\n\tadmin off\n\tauto_https disable_redirects\n", 1)
-    file = folder / "Caddyfile"
-    file.write_text(recipe)
-    line = [program, "run", "--config", str(file), "--adapter", "caddyfile"]
-    with started(line, ports.outside, folder / "out.log", HOME=str(folder)):
-        yield
-
-
-@contextmanager
-def started(line: list[str], port: int, log: Path, **environ: str) -> Iterator[None]:
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            line, stdout=output, stderr=output, env={**os.environ, **environ}
-        )
-    try:
-        wait_for(port, log)
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def wait_for(port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError(f"nothing listens on {port}:\n{log.read_text()[-4000:]}")
 
 
 def some_bytes(seed: int, size: int = SIZE) -> bytes:
@@ -255,8 +176,18 @@ def test_bytes_go_in_and_out_whole_and_by_range(place: Place) -> None:
         assert (answer.status_code, answer.content == data) == (200, True)
         direct = answer.headers["location"]
         assert direct.startswith(f"{place.blobs_url}{path}?exp=")
+        assert answer.headers["docker-content-digest"] == digest_of(data)
         part = client.get(direct, headers={"Range": "bytes=1000-2999"})
         assert (part.status_code, part.content) == (206, data[1000:3000])
+        assert ("last-modified" in part.headers) == ("files" in place.way), "who sent it"
+        tag = f'"{digest_of(data)}"'
+        assert {answer.headers["etag"], part.headers["etag"]} == {tag}
+        assert client.get(path, headers={"If-None-Match": tag}).status_code == 304
+        behind = client.get(path, headers={"Range": f"bytes={len(data)}-"})
+        assert behind.status_code == 416
+        several = client.get(path, headers={"Range": "bytes=0-1,5-6"})
+        assert (several.status_code, several.content == data) == (200, True)
+        assert client.get(f"/.blobs/{digest_of(data).replace(':', '-')}").status_code == 404
         assert client.head(path).headers["content-length"] == str(len(data))
 
 
@@ -352,8 +283,8 @@ def test_old_tls_is_not_spoken(place: Place) -> None:
 
 
 def test_skopeo_copies_in_and_out(place: Place) -> None:
-    program = shutil.which("skopeo")
-    if program is None:
+    skopeo = shutil.which("skopeo")
+    if skopeo is None:
         pytest.skip("skopeo is not installed")
     layer = some_bytes(4)
     config, manifest = model_of(layer, OCI)
@@ -372,7 +303,7 @@ def test_skopeo_copies_in_and_out(place: Place) -> None:
         ["--src-cert-dir", str(certificates), image, f"dir:{back}"],
     ):
         done = subprocess.run(
-            [program, "--insecure-policy", "copy", "--preserve-digests", *line],
+            [skopeo, "--insecure-policy", "copy", "--preserve-digests", *line],
             capture_output=True,
             text=True,
             timeout=300,

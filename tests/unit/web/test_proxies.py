@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from registry.settings import Settings, SettingsInvalid
-from registry.web.proxies import Forwarded, client_address
+from registry.web.proxies import SENDS_FILES, Forwarded, client_address
 from registry.web.urls import external_base
 
 pytestmark = pytest.mark.anyio
@@ -140,3 +140,35 @@ def test_a_trusted_proxy_must_be_an_address_or_a_network(text: str) -> None:
         "10.1.2.3/8",
         "::1",
     )
+
+
+@pytest.mark.parametrize(
+    ("peer", "pairs", "location"),
+    [
+        ("10.0.0.1", [(FOR, "198.51.100.1")], "/.blobs"),
+        ("203.0.113.5", [(FOR, "198.51.100.1")], None),  # not a proxy of ours
+        ("127.0.0.1", [], None),  # a client beside the proxy
+    ],
+)
+async def test_files_are_left_to_trusted_proxies_alone(
+    peer: str, pairs: Pairs, location: str | None
+) -> None:
+    found: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        found.append(scope)
+
+    async def never(message: Message | None = None) -> Message:
+        raise AssertionError
+
+    headers = [(name.encode(), text.encode()) for name, text in pairs]
+    scope = {"type": "http", "client": (peer, 1), "headers": headers}
+    await Forwarded(app, TRUSTED, "/.blobs")(scope, never, never)
+    assert found[0].get(SENDS_FILES) == location
+
+
+@pytest.mark.parametrize("text", ["blobs", "/", "/a b", "/a//b", "/a;b", "/a/{b}"])
+def test_the_location_of_files_must_be_a_path(text: str) -> None:
+    with pytest.raises(SettingsInvalid, match="REGISTRY_ACCEL_REDIRECT"):
+        Settings.load({"REGISTRY_ACCEL_REDIRECT": text})
+    assert Settings.load({"REGISTRY_ACCEL_REDIRECT": "/.blobs/"}).accel_redirect == "/.blobs"
