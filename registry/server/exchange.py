@@ -6,27 +6,32 @@ uvicorn's cycle keeps the state of an exchange; this stands between it and the a
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from registry.server.extensions import ZERO_COPY
+from registry.server.extensions import LEAVING, ZERO_COPY
 from registry.server.heads import header_lines
+from registry.server.pieces import Pieces
 from registry.server.zerocopy import FileSender
 
 _CLOSE = (b"connection", b"close")  # else the client may use the connection again
+_BODILESS = {204, 304}
 _LINGER_S = 0.5  # as Go's own server waits
 
 
 class Connection(Protocol):
     """What an exchange needs of the protocol."""
 
+    loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     flow: FlowControl
     cycle: RequestResponseCycle
     sender: FileSender | None
+    leave: Callable[[], None] | None
     idle_s: float
     drain_s: float
 
@@ -48,7 +53,7 @@ class Connection(Protocol):
 class Exchange:
     """An ASGI application around the real one, for one request."""
 
-    __slots__ = ("_app", "_connection", "_cycle", "_start", "_wait_for_body")
+    __slots__ = ("_app", "_connection", "_cycle", "_pieces", "_start", "_wait_for_body")
 
     def __init__(
         self, app: ASGI3Application, connection: Connection, cycle: RequestResponseCycle
@@ -57,13 +62,25 @@ class Exchange:
         self._connection = connection
         self._cycle = cycle
         self._start: Any = None  # of an answer, until its body's first message
+        self._pieces: Pieces | None = None  # of a body of unknown length
         self._wait_for_body = True
 
     async def __call__(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         """Run the application."""
-        await self._app(scope, self._receive, self._send)
+        extended: Any = scope
+        extended.setdefault("extensions", {})[LEAVING] = self._watch
+        try:
+            await self._app(scope, self._receive, self._send)
+        finally:
+            if self._pieces is not None:
+                self._pieces.flush()
+
+    def _watch(self, leave: Callable[[], None] | None) -> None:
+        self._connection.leave = leave
+        if leave is not None and self._cycle.disconnected:
+            leave()
 
     async def _receive(self) -> Any:
         if self._start is not None:  # what the client does now may depend on the head
@@ -82,12 +99,21 @@ class Exchange:
             start, self._start = self._start, None
             if self._write_whole(start, message):
                 return
-            await cycle.send(start)
+            if not self._begin_pieces(start, message):
+                await cycle.send(start)
         if message["type"] == ZERO_COPY:
             await self._zero_copy(message)
+        elif self._pieces is not None:
+            await self._write_piece(self._pieces, message)
         elif not cycle.more_body or cycle.disconnected:
             await cycle.send(message)
-        elif not cycle.response_started:
+        else:
+            await self._send_early(message)
+
+    async def _send_early(self, message: Any) -> None:
+        """Answer a request whose body was not read."""
+        cycle = self._cycle
+        if not cycle.response_started:
             if cycle.waiting_for_100_continue:  # the client has not begun, and now need not
                 cycle.keep_alive = self._wait_for_body = False
             elif not self._connection.will_drain:
@@ -125,6 +151,42 @@ class Exchange:
         cycle.on_response()
         return True
 
+    def _begin_pieces(self, start: Any, message: Any) -> bool:
+        """Begin an answer of unknown length; False for what uvicorn's own way has to do."""
+        cycle = self._cycle
+        if message["type"] != "http.response.body" or not message.get("more_body", False):
+            return False
+        if cycle.scope["method"] == "HEAD" or start["status"] in _BODILESS:
+            return False
+        if cycle.disconnected or cycle.flow.write_paused or not cycle.keep_alive:
+            return False
+        headers = [*cycle.default_headers, *start.get("headers", ())]
+        if any(name.lower() == b"content-length" for name, _ in headers):
+            return False
+        head = _head(start["status"], headers, None)
+        if head is None:
+            return False
+        cycle.response_started = cycle.chunked_encoding = True
+        cycle.waiting_for_100_continue = False
+        connection = self._connection
+        head = head[:-2] + b"transfer-encoding: chunked\r\n\r\n"
+        self._pieces = Pieces(connection.loop, connection.transport, head)
+        return True
+
+    async def _write_piece(self, pieces: Pieces, message: Any) -> None:
+        cycle = self._cycle
+        if cycle.flow.write_paused and not cycle.disconnected:
+            await cycle.flow.drain()
+        if cycle.disconnected:
+            return
+        last = not message.get("more_body", False)
+        pieces.add(message.get("body", b""), last=last)
+        if last:
+            self._pieces = None
+            cycle.response_complete = True
+            cycle.message_event.set()
+            cycle.on_response()
+
     async def _drain(self) -> None:
         """Let the client send the rest of a body that nobody wants, as far as that is bearable."""
         cycle, connection = self._cycle, self._connection
@@ -157,6 +219,8 @@ class Exchange:
                 cycle.expected_content_length -= count
                 await self._send_file(descriptor, offset, count)
             else:
+                if self._pieces is not None:
+                    self._pieces.flush()
                 self._connection.transport.write(b"%x\r\n" % count)
                 await self._send_file(descriptor, offset, count)
                 self._connection.transport.write(b"\r\n")

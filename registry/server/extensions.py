@@ -15,6 +15,10 @@ ZERO_COPY = "http.response.zerocopysend"
 TAKE_OVER = "registry.request.takeover"
 """Ours: the value is a `BodyOffer`. Only for requests whose body is large or of unknown length."""
 
+LEAVING = "registry.leaving"
+"""Ours: the value is called with a function, which is called when the client goes away before its
+answer is complete, and with None when that matters no more. One function at a time."""
+
 
 class BodyOffer(Protocol):
     """A request body that can be read from its socket straight into a sink's buffers."""

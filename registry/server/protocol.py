@@ -13,6 +13,7 @@ What it adds, and nothing else is changed:
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 import httptools
@@ -48,6 +49,7 @@ class LibraryProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.idle_s = self.limits.body_idle_s
         self.sender: FileSender | None = None
+        self.leave: Callable[[], None] | None = None  # whom to tell that the client went away
         self._quick = quick_of(self.app)
         self._quick_left = 0  # how many more may be answered of the bytes that came
         self._was_quick = self._is_known = False  # the latest request; any
@@ -84,6 +86,8 @@ class LibraryProtocol(HttpToolsProtocol):
             self._timer.cancel()
         if self.sender is not None:
             self.sender.abort()
+        if self.leave is not None:
+            self.leave()
 
     def data_received(self, data: bytes) -> None:
         """Bytes came: give them to the parser, head by head."""

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, assert_never
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from registry.core.errors import RegistryError
 from registry.core.generation import (
@@ -33,7 +33,7 @@ from registry.services.running import RunningModel
 from registry.services.vectors import as_json, wide_json
 from registry.web.answers import bytes_response, json_response, rfc3339, utc_now
 from registry.web.joined import Joined, joined
-from registry.web.leaving import attended
+from registry.web.leaving import LiveResponse, attended
 from registry.web.streams import NDJSON
 
 OWN_WORKER = "local"
@@ -109,7 +109,7 @@ async def respond(request: Request, answer: Answer, wording: Wording, *, streams
         await answer.aclose()
         return json_response(wording.frame(first))
     lines = _lines(first, answer, wording)
-    return StreamingResponse(lines, headers={"content-type": NDJSON})
+    return LiveResponse(lines, headers={"content-type": NDJSON})
 
 
 def _whole(said: Joined, wording: Wording) -> dict[str, Any]:

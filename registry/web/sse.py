@@ -11,12 +11,11 @@ from contextlib import aclosing
 from typing import Any, Protocol
 
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
 
 from registry.core.errors import RegistryError
 from registry.core.generation import Answer, AnswerEvent
 from registry.core.gojson import dumps
-from registry.web.leaving import attended
+from registry.web.leaving import LiveResponse, attended
 
 _HEADERS = {
     "content-type": "text/event-stream",
@@ -47,7 +46,7 @@ def event_frame(name: str, value: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), dumps(value))
 
 
-async def stream(request: Request, answer: Answer, frames: Frames) -> StreamingResponse:
+async def stream(request: Request, answer: Answer, frames: Frames) -> LiveResponse:
     """Send an answer frame by frame; it is closed in every case, also when the client leaves.
 
     Raises:
@@ -58,7 +57,7 @@ async def stream(request: Request, answer: Answer, frames: Frames) -> StreamingR
     except BaseException:
         await answer.aclose()
         raise
-    return StreamingResponse(_written(first, answer, frames), headers=_HEADERS)
+    return LiveResponse(_written(first, answer, frames), headers=_HEADERS)
 
 
 async def _first(answer: Answer) -> AnswerEvent:

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, assert_never
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from registry.core.errors import RegistryError
 from registry.core.events import Advance, Done, Event, Events, Status, Transfer
 from registry.core.gojson import dumps
 from registry.web.answers import json_response
+from registry.web.leaving import LiveResponse
 from registry.web.statuses import headers_of, status_of
 
 NDJSON = "application/x-ndjson"
@@ -46,7 +47,7 @@ async def respond(events: Events, *, stream: bool) -> Response:
     except BaseException:
         await events.aclose()
         raise
-    return StreamingResponse(_lines(first, events), headers={"content-type": NDJSON})
+    return LiveResponse(_lines(first, events), headers={"content-type": NDJSON})
 
 
 async def _last(events: Events) -> Event:
