@@ -27,7 +27,7 @@ from registry.adapters.statements import Insert, Queries, Row, Statement, digest
 from registry.core.digest import Digest
 from registry.core.errors import BlobUnknown
 from registry.core.names import RepositoryName
-from registry.ports.catalog import Blob, Freed
+from registry.ports.catalog import Blob, FactsKind, Freed
 
 _P = bindparam
 # Not a parameter: the indexes of unused rows are found by this text.
@@ -59,8 +59,9 @@ _REPOSITORIES = Statement(
     .where(t.repository_blob.c.digest == _P("digest"))
     .limit(_P("count"))
 )
-_HAS_FACTS = Statement(select(t.blob_facts.c.digest).where(t.blob_facts.c.digest == _P("digest")))
-_FACTS = Statement(select(t.blob_facts.c.facts).where(t.blob_facts.c.digest == _P("digest")))
+_OF_BLOB = (t.blob_facts.c.digest == _P("digest"), t.blob_facts.c.kind == _P("kind"))
+_HAS_FACTS = Statement(select(t.blob_facts.c.digest).where(*_OF_BLOB))
+_FACTS = Statement(select(t.blob_facts.c.facts).where(*_OF_BLOB))
 
 
 def unheld(blobs: Select[Any]) -> Select[Any]:
@@ -137,9 +138,10 @@ def _lease(insert: Inserter) -> Any:
 
 
 def _put_facts(insert: Inserter) -> Any:
-    row = insert(t.blob_facts).values(digest=_P("digest"), facts=_P("facts"))
+    row = insert(t.blob_facts).values({name: _P(name) for name in ("digest", "kind", "facts")})
     return row.on_conflict_do_update(
-        index_elements=[t.blob_facts.c.digest], set_={"facts": row.excluded.facts}
+        index_elements=[t.blob_facts.c.digest, t.blob_facts.c.kind],
+        set_={"facts": row.excluded.facts},
     )
 
 
@@ -247,13 +249,13 @@ class BlobReader(Queries):
         row = self._sql.one(_USES, repository=repository_id, digest=digest)
         return row[0] if row else None
 
-    def has_facts(self, digest: Digest) -> bool:
+    def has_facts(self, digest: Digest, kind: FactsKind) -> bool:
         """See `Reader`."""
-        return self._sql.one(_HAS_FACTS, digest=self._own(digest)) is not None
+        return self._sql.one(_HAS_FACTS, digest=self._own(digest), kind=kind) is not None
 
-    def facts(self, digest: Digest) -> bytes | None:
+    def facts(self, digest: Digest, kind: FactsKind) -> bytes | None:
         """See `Reader`."""
-        row = self._sql.one(_FACTS, digest=self._own(digest))
+        row = self._sql.one(_FACTS, digest=self._own(digest), kind=kind)
         return row[0] if row else None
 
     def unreferenced(self, used_before: int, now: int, limit: int) -> list[Blob]:
@@ -341,11 +343,11 @@ class BlobWriter(BlobReader, QuotaChanges):
         links = self._sql.run(_EXPIRE_LINKS, now=now, count=limit)
         return links + self._sql.run(_EXPIRE_LEASES, now=now, count=limit)
 
-    def put_facts(self, digest: Digest, facts: bytes) -> None:
+    def put_facts(self, digest: Digest, kind: FactsKind, facts: bytes) -> None:
         """See `Transaction`."""
         if self.blob(digest) is None:
             raise BlobUnknown(str(digest))
-        self._sql.run(_PUT_FACTS, digest=self._own(digest), facts=facts)
+        self._sql.run(_PUT_FACTS, digest=self._own(digest), kind=kind, facts=facts)
 
     def free(self, digests: Sequence[Digest], now: int) -> list[Freed]:
         """See `Transaction`."""

@@ -211,8 +211,10 @@ lease = Table(
 blob_facts = Table(
     "blob_facts",
     metadata,
-    Column("digest", _TEXT, _blob(), primary_key=True),
+    Column("digest", _TEXT, _blob()),
+    Column("kind", _TEXT),  # header, text
     Column("facts", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("digest", "kind"),
 )
 
 freed = Table(

@@ -83,19 +83,6 @@ class Facts:
             ),
         )
 
-    @classmethod
-    def kept(cls, data: bytes) -> Self | None:
-        """The facts that are kept of a blob; None if what is kept is the content of a text.
-
-        A manifest may name a blob as its weights that another, or the same one, names as a text.
-        """
-        try:
-            found = cls.from_json(data)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return None
-        is_sound = isinstance(found.parameter_count, int) and isinstance(found.file_type, str)
-        return found if is_sound else None
-
     def to_json(self) -> bytes:
         """The form kept in the catalog."""
         return orjson.dumps(

@@ -16,7 +16,7 @@ Times are integer nanoseconds since the epoch, UTC; sizes are bytes.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from registry.core.digest import Digest
 from registry.core.names import ModelName, RepositoryName
@@ -35,6 +35,10 @@ class Repository:
 
     id: int
     name: RepositoryName
+
+
+FactsKind = Literal["header", "text"]
+"""What a blob was read as: a GGUF's header, whose facts are kept; a text, kept as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +210,11 @@ class Reader(AccountReader, TransferReader, FleetReader, JobReader, UpkeepReader
     def blob_in_use(self, repository_id: int, digest: Digest) -> bool:
         """Whether a manifest of the repository refers to the blob."""
 
-    def has_facts(self, digest: Digest) -> bool:
-        """Whether something is known of a blob's content."""
+    def has_facts(self, digest: Digest, kind: FactsKind) -> bool:
+        """Whether a blob was read as one of that kind."""
 
-    def facts(self, digest: Digest) -> bytes | None:
-        """What is known of a blob's content, as `put_facts` got it."""
+    def facts(self, digest: Digest, kind: FactsKind) -> bytes | None:
+        """What was read out of a blob as one of that kind, as `put_facts` got it."""
 
     # housekeeping
     def unreferenced(self, used_before: int, now: int, limit: int) -> list[Blob]:
@@ -327,8 +331,8 @@ class Transaction(
     def release(self, holder: str) -> None:
         """Give up all leases of a holder."""
 
-    def put_facts(self, digest: Digest, facts: bytes) -> None:
-        """Keep what was read out of a blob (a GGUF's facts, a text itself) while the blob lives.
+    def put_facts(self, digest: Digest, kind: FactsKind, facts: bytes) -> None:
+        """Keep what was read out of a blob while the blob lives.
 
         Raises:
             BlobUnknown: no such blob (any more).

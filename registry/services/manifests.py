@@ -18,7 +18,7 @@ from registry.core.errors import (
 from registry.core.names import ModelName, RepositoryName, check_tag
 from registry.ports import catalog as rows
 from registry.ports.blobs import BlobStore
-from registry.ports.catalog import Catalog, Reader, Transaction
+from registry.ports.catalog import Catalog, FactsKind, Reader, Transaction
 from registry.services.housekeeping import Housekeeping
 from registry.services.name_pages import Readable, page_of
 from registry.services.preparation import Preparation, Prepared
@@ -95,8 +95,9 @@ class Manifests:
                 )
         tx.put_manifest(repository.id, prepared.row, self.clock(), links=links)
         for digest, facts in prepared.facts.items():
-            if not tx.has_facts(digest):
-                tx.put_facts(digest, facts if isinstance(facts, bytes) else facts.to_json())
+            kind: FactsKind = "text" if isinstance(facts, bytes) else "header"
+            if not tx.has_facts(digest, kind):
+                tx.put_facts(digest, kind, facts if isinstance(facts, bytes) else facts.to_json())
 
     def replace_model(
         self,

@@ -23,7 +23,7 @@ from registry.services.gguf_facts import read_arrays
 from registry.services.housekeeping import Housekeeping
 from registry.services.kept import Kept
 from registry.services.manifests import Manifests
-from registry.services.preparation import read_manifest, take_apart
+from registry.services.preparation import Known, kept, read_manifest, take_apart
 from registry.services.rights import FREE, TagGuard
 
 _CACHED_PARTS = 512
@@ -76,12 +76,11 @@ class Models:
         return found
 
     async def _load(self, digest: Digest) -> Parts:
-        def work(tx: Reader) -> tuple[Row, dict[Digest, bytes]]:
+        def work(tx: Reader) -> tuple[Row, Known]:
             row = tx.manifest(digest)
             if row is None:
                 raise ModelUnknown("model was deleted meanwhile")
-            facts = {item.digest: tx.facts(item.digest) for item in row.references if item.blob}
-            return row, {key: value for key, value in facts.items() if value is not None}
+            return row, kept(tx, [item for item in row.references if item.blob])
 
         row, known = await self._catalog.read(work)
         manifest = await read_manifest(row.body, row.media_type)

@@ -3,7 +3,7 @@
 What the catalog does not know yet is read from the store: GGUF headers, texts, the config.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -20,7 +20,7 @@ from registry.core.image import ImageConfig
 from registry.core.manifest import Descriptor, Index, Manifest, parse
 from registry.ports import catalog as rows
 from registry.ports.blobs import BlobStore
-from registry.ports.catalog import Catalog
+from registry.ports.catalog import Catalog, FactsKind, Reader
 from registry.services.gguf_facts import read_facts
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ _TEXTS = frozenset(
 )
 
 Known = Mapping[Digest, bytes | Facts]
-"""What is known of blobs: contents of texts and configs, facts of GGUF files, or those as JSON."""
+"""What is known of blobs: contents of texts and configs, facts of GGUF files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +98,13 @@ class Preparation:
         facts = dict(known)
         new = dict(known)
         if wanted:
-            here = await self._catalog.read(
-                lambda tx: {d.digest: tx.facts(d.digest) for d in wanted}
-            )
-            facts |= {digest: found for digest, found in here.items() if found is not None}
+            facts |= await self._catalog.read(lambda tx: kept(tx, wanted))
         for layer in wanted:
             if layer.digest not in facts and (found := await self._read(layer)) is not None:
                 facts[layer.digest] = new[layer.digest] = found
         return Card.of(take_apart(manifest, facts), name).to_json(), new
 
-    async def _read(self, layer: Descriptor) -> bytes | None:
+    async def _read(self, layer: Descriptor) -> bytes | Facts | None:
         """The facts of a blob that the catalog has none of: a GGUF's header, a text's content."""
         blob = await self._catalog.read(lambda tx: tx.blob(layer.digest))
         if blob is None:
@@ -116,7 +113,7 @@ class Preparation:
             if layer.media_type not in media.GGUF_LAYERS:
                 return await opened.read(0, opened.size)
             try:
-                return (await read_facts(opened)).to_json()
+                return await read_facts(opened)
             except GgufInvalid:
                 return None  # a registry keeps what it cannot read; show then has no model_info
 
@@ -136,6 +133,21 @@ def _is_read(layer: Descriptor) -> bool:
     )
 
 
+def kept(tx: Reader, blobs: Iterable[Descriptor | rows.Reference]) -> Known:
+    """What the catalog knows of blobs as those that a manifest takes them for.
+
+    A header and a content are never taken for one another: who uploads a text that looks like the
+    facts of weights gains nothing by it.
+    """
+    found: dict[Digest, bytes | Facts] = {}
+    for blob in blobs:
+        kind: FactsKind = "header" if blob.media_type in media.GGUF_LAYERS else "text"
+        data = tx.facts(blob.digest, kind)
+        if data is not None:
+            found[blob.digest] = Facts.from_json(data) if kind == "header" else data
+    return found
+
+
 def take_apart(manifest: Manifest, facts: Known) -> Parts:
     """Sort the facts of a model's blobs into config, texts and GGUF facts."""
     config = ImageConfig()
@@ -148,9 +160,6 @@ def take_apart(manifest: Manifest, facts: Known) -> Parts:
         found = facts.get(layer.digest)
         if isinstance(found, Facts):
             ggufs[layer.digest] = found
-        elif found is not None and layer.media_type in media.GGUF_LAYERS:
-            if (gguf := Facts.kept(found)) is not None:
-                ggufs[layer.digest] = gguf
         elif found is not None:
             texts[layer.digest] = found
     return Parts(manifest, config, texts, ggufs)

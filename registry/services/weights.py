@@ -9,7 +9,7 @@ Source: spec ollama-api 6.3 to 6.7.
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from anyio import CancelScope
 
@@ -36,7 +36,8 @@ from registry.core.quantize.targets import PLAIN
 from registry.core.shards import Group, Shard, group_of, in_order
 from registry.ports.catalog import Blob
 from registry.ports.tensors import TensorJob
-from registry.services.conversions import Conversion, Conversions, Converted, Order
+from registry.services.conversions import Conversions, Converted, Order
+from registry.services.efforts import Asking, Progress
 from registry.services.gguf_facts import read_facts
 from registry.services.manifests import Manifests
 from registry.services.models import shown_path
@@ -59,7 +60,9 @@ class Work:
     base: Parts | None = None
     remote: bool = False
     check: Callable[[], None] = lambda: None  # raises what is wrong with the rest of the request
+    model: str = ""  # its name
     holder: str = field(default_factory=lambda: f"create:{secrets.token_hex(8)}")
+    holds: bool = False  # leases, or will
     made: dict[Digest, bool] = field(default_factory=dict)  # by us; whether it was not here before
     committed: bool = False
 
@@ -127,7 +130,7 @@ class Weights:
 
     async def close(self, work: Work) -> None:
         """Let go of what was made; of a create that came to nothing, delete it."""
-        if not work.made:
+        if not work.holds:
             return
         new = [digest for digest, is_new in work.made.items() if is_new]
         with CancelScope(shield=True):
@@ -179,9 +182,9 @@ class Weights:
         return Layer(descriptor, facts), facts
 
     async def _facts(self, blob: Blob) -> Facts:
-        known = await self._catalog.read(lambda tx: tx.facts(blob.digest))
-        if known is not None and (facts := Facts.kept(known)) is not None:
-            return facts
+        known = await self._catalog.read(lambda tx: tx.facts(blob.digest, "header"))
+        if known is not None:
+            return Facts.from_json(known)
         async with await self._store.open(blob.storage_key) as opened:
             try:
                 return await read_facts(opened)
@@ -243,16 +246,20 @@ class Weights:
     async def _convert(self, work: Work, order: Order, made: list[Converted]) -> Events:
         """Have an order carried out; what came out goes to the end of `made`."""
         shown = -1
-        async with self._conversions.join(order, work.holder) as conversion:
+        work.holds = True
+        asking = Asking(work.holder, work.permit.guard.who, work.model)
+        async with self._conversions.join(order, asking) as conversion:
             while (found := await conversion.wait(TICK_S)) is None:
-                if conversion.queued and shown == -1:
+                now = conversion.progress
+                if now.queued and shown == -1:
                     shown = -2
                     yield Status("waiting for another conversion to finish")
-                if conversion.total >= _SHOWN_BYTES and conversion.done != shown:
-                    shown = conversion.done
-                    yield _advance(order, conversion)
-        if 0 <= shown < conversion.total:
-            yield _advance(order, conversion)
+                if now.total >= _SHOWN_BYTES and now.done != shown:
+                    shown = now.done
+                    yield _advance(order, now)
+            last = conversion.progress
+        if 0 <= shown < last.total:
+            yield _advance(order, replace(last, done=last.total))
         work.made[found.blob.digest] = found.new
         made.append(found)
         for text in found.warnings:
@@ -315,15 +322,15 @@ def _checked_level(media_type: str, facts: Facts) -> str:
     raise OperationFailed("quantization is only supported for F16, BF16 and F32 models")
 
 
-def _advance(order: Order, conversion: Conversion) -> Advance:
+def _advance(order: Order, now: Progress) -> Advance:
     """The progress line: named by the first file, which is the largest or as good as any."""
     if order.target:
-        text = f"quantizing {conversion.level} model to {order.target}"
+        text = f"quantizing {now.note} model to {order.target}"
     else:
         texts = {"gguf": "validating GGUF model", "adapter": "converting adapter"}
         text = texts.get(order.kind, "converting model")
     digest = max(order.files, key=lambda file: file[0].endswith((".safetensors", ".gguf")))[1]
-    return Advance(text, digest, conversion.total, conversion.done)
+    return Advance(text, digest, now.total, now.done)
 
 
 def _remark(facts: Facts) -> str:

@@ -51,7 +51,7 @@ class BlobsContract:
         for work in (
             lambda tx: tx.alias_blob(alias, digest("w")),
             lambda tx: tx.link_blob(push(tx, "team/m").id, digest("w"), 1),
-            lambda tx: tx.put_facts(digest("w"), b""),
+            lambda tx: tx.put_facts(digest("w"), "text", b""),
         ):
             with pytest.raises(BlobUnknown):
                 await catalog.write(work)
@@ -83,15 +83,21 @@ class BlobsContract:
     async def test_facts_live_with_their_blob(self, catalog: Catalog) -> None:
         def work(tx: Transaction) -> None:
             put_blob(tx, "w")
-            assert tx.facts(digest("w")) is None
-            assert not tx.has_facts(digest("w"))
-            tx.put_facts(digest("w"), b"one")
-            assert tx.has_facts(digest("w"))
-            tx.put_facts(digest("w"), b"\0two")
-            assert tx.facts(digest("w")) == b"\0two"
+            assert tx.facts(digest("w"), "text") is None
+            assert not tx.has_facts(digest("w"), "text")
+            tx.put_facts(digest("w"), "text", b"one")
+            assert tx.has_facts(digest("w"), "text")
+            tx.put_facts(digest("w"), "text", b"\0two")
+            assert tx.facts(digest("w"), "text") == b"\0two"
+            assert tx.facts(digest("w"), "header") is None
+            assert not tx.has_facts(digest("w"), "header")
+            tx.put_facts(digest("w"), "header", b"three")
+            assert tx.facts(digest("w"), "text") == b"\0two"
+            assert tx.facts(digest("w"), "header") == b"three"
             tx.free([digest("w")], 1)
             put_blob(tx, "w")
-            assert tx.facts(digest("w")) is None
+            assert tx.facts(digest("w"), "text") is None
+            assert tx.facts(digest("w"), "header") is None
 
         await catalog.write(work)
 

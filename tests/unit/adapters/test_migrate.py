@@ -1,5 +1,6 @@
 """Migrations and tables agree; up, down, several processes at once, newer schemas."""
 
+import contextlib
 import sqlite3
 import stat
 import subprocess
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import URL, create_engine, text
 
 from registry.adapters import migrate
 from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.adapters.tables import metadata
+from registry.core import media
 from registry.core.errors import OperationFailed, Unavailable
 from tests.support.catalog_rows import put_model
 
@@ -71,6 +73,52 @@ async def test_down_and_up_again_with_data(file: Path) -> None:
         await catalog.close()
         migrate.upgrade(url, "base")
         assert schema(file) == {}
+
+
+_ROWS = [
+    "INSERT INTO blob (digest, size, created_at, used_at, uses, storage_key) "
+    "VALUES (:digest, 1, 1, 1, 1, 'key')",
+    "INSERT INTO manifest (digest, media_type, created_at, body) "
+    "VALUES ('m' || CAST(:digest AS TEXT), 'x', 1, :facts)",
+    "INSERT INTO manifest_reference "
+    "(manifest_digest, position, target, is_blob, size, digest, media_type) "
+    "VALUES ('m' || CAST(:digest AS TEXT), 0, :digest, true, 1, :digest, :type)",
+    "INSERT INTO blob_facts (digest, facts) VALUES (:digest, :facts)",
+]
+FACTS = b'{"parameter_count":1,"file_type":"F16","values":{},"tensors":[]}'
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_what_was_kept_of_blobs_is_told_apart_by_what_it_was_read_as(
+    file: Path, database: str, request: pytest.FixtureRequest
+) -> None:
+    with contextlib.ExitStack() as stack:
+        server = request.getfixturevalue("postgres") if database == "postgres" else None
+        url = resolve(stack.enter_context(server.database()) if server else "", file)
+        assert told_apart(url) == {
+            "weights": ("header", FACTS), "looks": ("text", FACTS), "says": ("text", b"hi"),
+            "lone": ("text", FACTS),
+        }  # fmt: skip
+
+
+def told_apart(url: URL) -> dict[str, tuple[str, bytes]]:
+    """Rows of before, as they are afterwards."""
+    migrate.upgrade(url, "0008")
+    engine = create_engine(url)
+    kinds = {"weights": (media.MODEL, FACTS), "looks": (media.SYSTEM, FACTS),
+             "says": (media.MODEL, b"hi"), "lone": ("", FACTS)}  # fmt: skip
+    with engine.begin() as connection:
+        for digest, (media_type, facts) in kinds.items():
+            row = {"digest": digest, "type": media_type, "facts": facts}
+            for line in _ROWS if media_type else _ROWS[:1] + _ROWS[-1:]:
+                connection.execute(text(line), row)
+    engine.dispose()
+    migrate.upgrade(url)
+    with engine.begin() as connection:
+        found = connection.execute(text("SELECT digest, kind, facts FROM blob_facts")).all()
+    engine.dispose()
+    migrate.upgrade(url, "0008")
+    return {digest: (kind, bytes(facts)) for digest, kind, facts in found}
 
 
 def test_a_newer_schema_is_refused_and_left_alone(file: Path) -> None:

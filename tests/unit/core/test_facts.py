@@ -352,21 +352,6 @@ def test_an_array_of_an_empty_kind_is_fetched_from_nothing() -> None:
     assert facts_of(data).values["k"] == ()
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"", b"You are a pirate.", b"{}", b"[]", b"5", b"null", b"\xff",
-        b'{"parameter_count":1,"file_type":"F16","values":[],"tensors":[]}',
-        b'{"parameter_count":1,"file_type":"F16","values":{},"tensors":[1]}',
-        b'{"parameter_count":1,"file_type":"F16","values":{"a":{"kind":99}},"tensors":[]}',
-        b'{"parameter_count":"1","file_type":"F16","values":{},"tensors":[]}',
-        b'{"parameter_count":1,"file_type":null,"values":{},"tensors":[]}',
-    ],
-)  # fmt: skip
-def test_the_content_of_a_text_is_no_facts(text: bytes) -> None:
-    assert Facts.kept(text) is None
-
-
 def test_kept_facts_are_read() -> None:
     facts = Facts(7, "F16", {"general.architecture": "llama"}, ())
-    assert Facts.kept(facts.to_json()) == facts
+    assert Facts.from_json(facts.to_json()) == facts

@@ -9,7 +9,8 @@ import pytest
 from registry.core import media
 from registry.core.digest import Digest
 from registry.core.errors import ManifestInvalid
-from registry.services.preparation import read_manifest
+from registry.core.facts import Facts
+from registry.services.preparation import Known, read_manifest
 from tests.support.gguf import SMALLEST
 from tests.support.library import library
 
@@ -44,9 +45,31 @@ async def test_facts_of_a_base_are_not_written_again(tmp_path: Path) -> None:
     async with library(tmp_path) as lib:
         await lib.base()
         digest = Digest.of(SMALLEST)
-        read = await lib.catalog.read(lambda tx: tx.facts(digest))
+        read = await lib.catalog.read(lambda tx: tx.facts(digest, "header"))
         assert read is not None
         marked = read + b" "
-        await lib.catalog.write(lambda tx: tx.put_facts(digest, marked))
+        await lib.catalog.write(lambda tx: tx.put_facts(digest, "header", marked))
         await lib.make("layered", origin="base", system="Be brief.")
-        assert await lib.catalog.read(lambda tx: tx.facts(digest)) == marked
+        assert await lib.catalog.read(lambda tx: tx.facts(digest, "header")) == marked
+
+
+CRAFTED = Facts(10**15, "Q4_0", {"general.architecture": "llama"}, ()).to_json()
+
+
+@pytest.mark.parametrize(("content", "is_weights"), [(CRAFTED, False), (SMALLEST, True)])
+async def test_what_was_read_as_a_text_is_never_taken_for_the_facts_of_weights(
+    tmp_path: Path, content: bytes, is_weights: bool
+) -> None:
+    async with library(tmp_path) as lib:
+        digest = Digest.parse(await lib.put(content))
+
+        async def read_as(media_type: str) -> Known:
+            layer = {"mediaType": media_type, "digest": str(digest), "size": len(content)}
+            body = json.dumps({"schemaVersion": 2, "layers": [layer]}).encode()
+            return (await lib.manifests.prepare(body, media.DOCKER_MANIFEST)).facts
+
+        assert await read_as(media.SYSTEM) == {digest: content}
+        await lib.catalog.write(lambda tx: tx.put_facts(digest, "text", content))
+        found = await read_as(media.MODEL)
+        assert isinstance(found.get(digest), Facts) is is_weights
+        assert len(found) == is_weights
