@@ -44,6 +44,7 @@ from registry.services.fleet import Fleet
 from registry.services.generation import Clocks, Generation
 from registry.services.housekeeping import Housekeeping
 from registry.services.inference import Inference
+from registry.services.job_desk import JobDesk
 from registry.services.listing import Listing
 from registry.services.manifests import Manifests
 from registry.services.models import Models
@@ -51,6 +52,7 @@ from registry.services.muster import Muster, Startable, loader
 from registry.services.pull import Pull
 from registry.services.push import Push
 from registry.services.routing import Router
+from registry.services.sharing import Sharing
 from registry.services.tokens import Tokens
 from registry.services.uploads import UploadLimits, Uploads
 from registry.services.usage import Ledger
@@ -102,12 +104,13 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
     manifests = Manifests(catalog, store, housekeeping, clock)
     models = Models(catalog, store, manifests, housekeeping, clock)
     upstreams = HttpUpstreams(settings)
-    conversions = Conversions(manifests, _workshop(settings), settings)
+    sharing = Sharing(catalog, clock)
+    conversions = Conversions(manifests, sharing, _workshop(settings), settings)
     router, ledger = _router(settings.worker), Ledger(catalog, clock)
     router.meter.keep_books(ledger.record)
     inference = Inference(models)
     generation = Generation(router, settings.worker, Clocks(now=clock))
-    pull = Pull(catalog, store, upstreams, manifests, settings, clock)
+    pull = Pull(sharing, store, upstreams, manifests, settings)
     return Services(
         settings=settings,
         clock=clock,
@@ -123,6 +126,8 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         create=Create(manifests, models, conversions, pull.run),
         pull=pull,
         push=Push(catalog, store, upstreams, settings),
+        sharing=sharing,
+        job_desk=JobDesk(sharing),
         inference=inference,
         generation=generation,
         router=router,
@@ -231,14 +236,16 @@ def _proof(app: Starlette) -> Proof:
 async def _lifespan(services: Services) -> AsyncIterator[dict[str, object]]:
     """Background duties while the server runs; the catalog is closed last."""
     await services.housekeeping.recover()
-    duties = asyncio.create_task(_duties(services))
+    work = (_duties(services), services.job_desk.watch())
+    duties = [asyncio.create_task(duty) for duty in work]
     services.muster.start()
     try:
         yield {STOPPING: services.links.leave}
     finally:
-        duties.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await duties
+        for duty in duties:
+            duty.cancel()
+        await asyncio.wait(duties)
+        await services.sharing.close()
         await services.uploads.close()
         with contextlib.suppress(RegistryError):
             await services.housekeeping.purge()
@@ -257,7 +264,8 @@ async def _duties(services: Services) -> None:
     """First the list of models: with 100,000 it takes 0.6 to 0.95 s, more beside the sweeps."""
     with contextlib.suppress(RegistryError):  # whoever asks for it will be told
         await services.listing.body()
-    sweepers = [services.uploads.sweep, services.accounts.sweep, services.audit.trim]
+    own = [services.uploads.sweep, services.accounts.sweep, services.audit.trim]
+    sweepers = [*own, services.job_desk.trim]
     await services.housekeeping.run(sweepers, daily=[services.adoption.run, services.ledger.trim])
 
 

@@ -15,6 +15,7 @@ from registry.services.fleet import Fleet
 from registry.services.generation import Generation
 from registry.services.housekeeping import Housekeeping
 from registry.services.inference import Inference
+from registry.services.job_desk import JobDesk
 from registry.services.listing import Listing
 from registry.services.manifests import Manifests
 from registry.services.models import Models
@@ -22,6 +23,7 @@ from registry.services.muster import Muster
 from registry.services.pull import Pull
 from registry.services.push import Push
 from registry.services.routing import Router
+from registry.services.sharing import Sharing
 from registry.services.tokens import Tokens
 from registry.services.uploads import Uploads
 from registry.services.usage import Ledger
@@ -47,6 +49,8 @@ class Services:
     create: Create
     pull: Pull
     push: Push
+    sharing: Sharing
+    job_desk: JobDesk
     inference: Inference
     generation: Generation
     router: Router

@@ -79,7 +79,7 @@ class Create:
             OperationFailed: a file that cannot be used.
             Unsupported: work on tensors that cannot be done here.
         """
-        work = Work(recipe, permit, check=lambda: _check(recipe))
+        work = Work(recipe, permit, check=lambda: _check(recipe), model=name.short)
         try:
             async with aclosing(self._run(name, work)) as events:
                 async for event in events:

@@ -76,14 +76,22 @@ class _Unranged(Exception):
 
 
 class Download:
-    """One blob on its way in. `holders` are those whose leases the blob gets when it is there."""
+    """One blob on its way in. `conclude` is called in the transaction that makes it visible.
+
+    It returns whose leases the blob gets.
+    """
 
     def __init__(
-        self, workshop: Workshop, upstream: Upstream, digest: Digest, size: int, holders: set[str]
+        self,
+        workshop: Workshop,
+        upstream: Upstream,
+        digest: Digest,
+        size: int,
+        conclude: Callable[[Transaction], Iterable[str]],
     ) -> None:
         self._workshop = workshop
         self._upstream = upstream
-        self._holders = holders
+        self._conclude = conclude
         self.digest = digest
         self.size = size
         self._pieces: list[Piece] = []
@@ -178,7 +186,7 @@ class Download:
             incoming.confirm()
             tx.put_blob(self.digest, self.size, key, now)
             tx.delete_fetch(self.digest)
-            for holder in self._holders:
+            for holder in self._conclude(tx):
                 tx.lease([self.digest], holder, now + self._workshop.lease_ns)
 
         await self._workshop.catalog.write(commit)

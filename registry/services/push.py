@@ -26,6 +26,7 @@ from registry.ports.catalog import Catalog, Reader
 from registry.ports.catalog import Manifest as Row
 from registry.ports.upstream import RemoteManifest, Upstream, Upstreams
 from registry.services.download import Workshop
+from registry.services.efforts import Asking
 from registry.services.held import open_blob
 from registry.services.preparation import read_manifest
 from registry.services.pull import TICK_S, Leases, blobs_of
@@ -88,7 +89,7 @@ class Push:
             raise OperationFailed("a list of manifests cannot be pushed")
         name = await self._workshop.catalog.read(lambda tx: tx.known_spelling(name))
         upstream = self._upstreams.open(name, insecure=insecure)
-        leases = Leases(self._workshop, f"push:{secrets.token_hex(8)}")
+        leases = Leases(self._workshop, Asking(f"push:{secrets.token_hex(8)}"))
         try:
             async with aclosing(self._blobs(upstream, manifest, leases)) as events:
                 async for event in events:

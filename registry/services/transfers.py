@@ -1,36 +1,31 @@
-"""Sharing: whoever asks for a blob that is being fetched already waits for that fetch.
+"""Blobs on their way in: whoever asks for one that is being fetched waits for that fetch."""
 
-One fetch per digest and size in this process. It runs in a task of its own, belongs to all who wait
-for it, and is cancelled when the last of them leaves.
-"""
-
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-
-from anyio import CancelScope
+from dataclasses import dataclass
 
 from registry.core.digest import Digest
 from registry.ports.upstream import Upstream
 from registry.services.download import Download, Workshop
+from registry.services.efforts import Asking, Effort, Progress, What
+from registry.services.sharing import Share, Sharing
 
 
+@dataclass(frozen=True, slots=True)
 class Transfer:
     """A blob on its way, as one who waits for it sees it."""
 
-    def __init__(self, download: Download, upstream: Upstream, holders: set[str]) -> None:
-        self._download = download
-        self.upstream = upstream
-        self._highest = 0
-        self.holders = holders
-        self.task = asyncio.create_task(download.run())
-        self.leaving = False
+    share: Share
 
     @property
     def completed(self) -> int:
         """How many bytes are here; never less than it said before."""
-        self._highest = max(self._highest, self._download.completed)
-        return self._highest
+        return self.share.progress.done
+
+    @property
+    def mine(self) -> bool:
+        """Whether it comes, or came, from the registry that this asker named."""
+        return self.share.mine
 
     async def wait(self, timeout_s: float) -> bool:
         """Wait a while; say whether the blob is here.
@@ -38,50 +33,31 @@ class Transfer:
         Raises:
             RegistryError: it will not come, and why.
         """
-        await asyncio.wait({self.task}, timeout=timeout_s)
-        if not self.task.done():
-            return False
-        await self.task
-        return True
+        return await self.share.wait(timeout_s) is not None
 
 
 class Transfers:
-    """The blobs on their way into this process."""
+    """The blobs on their way."""
 
-    def __init__(self, workshop: Workshop) -> None:
+    def __init__(self, workshop: Workshop, sharing: Sharing) -> None:
         self._workshop = workshop
-        self._running: dict[tuple[Digest, int], Transfer] = {}
+        self._sharing = sharing
 
     @asynccontextmanager
     async def join(
-        self, upstream: Upstream, digest: Digest, size: int, holder: str
+        self, upstream: Upstream, digest: Digest, size: int, asking: Asking
     ) -> AsyncIterator[Transfer]:
-        """Wait with others for a blob, or begin to fetch it; `holder` gets a lease on it.
+        """Wait with others for a blob, or begin to fetch it; who asks gets a lease on it.
 
         Leaving the block leaves the transfer.
         """
-        key = digest, size
-        while (transfer := self._running.get(key)) is not None and transfer.leaving:
-            await asyncio.wait({transfer.task})
-        if transfer is None or transfer.task.done():
-            holders = {holder}
-            download = Download(self._workshop, upstream, digest, size, holders)
-            transfer = self._running[key] = Transfer(download, upstream, holders)
-        transfer.holders.add(holder)
-        try:
-            yield transfer
-        finally:
-            transfer.holders.discard(holder)
-            if not transfer.holders:
-                await self._end(key, transfer)
 
-    async def _end(self, key: tuple[Digest, int], transfer: Transfer) -> None:
-        """Stop a transfer that nobody waits for, and see it put its parts away."""
-        transfer.leaving = True
-        transfer.task.cancel()
-        with CancelScope(shield=True):
-            await asyncio.wait({transfer.task})
-        if not transfer.task.cancelled():
-            transfer.task.exception()  # whoever waited was told; nobody is left to tell
-        if self._running.get(key) is transfer:
-            del self._running[key]
+        async def work(effort: Effort) -> str:
+            download = Download(self._workshop, upstream, digest, size, effort.conclude)
+            effort.look = lambda: Progress(download.completed, size)
+            await download.run()
+            return ""
+
+        what = What("pull", f"pull {digest} {size}", str(digest))
+        async with self._sharing.join(what, asking, work) as share:
+            yield Transfer(share)

@@ -27,6 +27,7 @@ from registry.services.housekeeping import Housekeeping
 from registry.services.listing import Listing
 from registry.services.manifests import Manifests
 from registry.services.models import Models
+from registry.services.sharing import Sharing
 from registry.settings import Retention, Settings
 from registry.web.answers import rfc3339
 from tests.support.gguf import SMALLEST
@@ -143,7 +144,8 @@ async def library(
     models = Models(catalog, store, manifests, housekeeping, clock)
     settings = Settings.load({}, data=data)
     workshop = workshop or TensorProcesses(data, 2, 1 << 30)
-    conversions = Conversions(manifests, workshop, settings)
+    sharing = Sharing(catalog, clock)
+    conversions = Conversions(manifests, sharing, workshop, settings)
     create = Create(manifests, models, conversions, pulls.run)
     blobs = Blobs(catalog, store, clock=clock)
     listing = Listing(catalog, rfc3339)
@@ -163,5 +165,6 @@ async def library(
             pulls,
         )
     finally:
+        await sharing.close()
         await housekeeping.finish()
         await catalog.close()

@@ -15,13 +15,16 @@ from registry.core.manifest import Manifest, parse
 from registry.core.names import ModelName
 from registry.ports import catalog as rows
 from registry.ports.catalog import Transaction
+from registry.services.efforts import Pace
 from registry.services.pull import Pull
 from registry.services.push import Push
 from registry.services.rights import FREE, TagGuard
+from registry.services.sharing import Sharing
 from registry.settings import Settings
 from tests.support.upstream import MemoryRegistry
 
 NAME = ModelName.parse("other.example/a/b:v1")
+PACE = Pace(beat_s=0.05, dead_s=0.5, closed_s=2.0)
 
 
 class Place:
@@ -42,10 +45,12 @@ class Place:
         def clock() -> int:
             return self.now
 
-        self.pull = Pull(self.catalog, self.store, registry, self, self.settings, clock)
+        self.sharing = Sharing(self.catalog, clock, PACE)
+        self.pull = Pull(self.sharing, self.store, registry, self, self.settings)
         self.push = Push(self.catalog, self.store, registry, self.settings, clock)
 
     async def close(self) -> None:
+        await self.sharing.close()
         await self.catalog.close()
         self.store.close()
 

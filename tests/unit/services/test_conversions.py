@@ -11,6 +11,8 @@ from registry.core.errors import BlobUnknown
 from registry.ports.catalog import Transaction
 from registry.ports.tensors import TensorJob
 from registry.services.conversions import Conversions, Order
+from registry.services.efforts import Asking
+from registry.services.sharing import Sharing
 from registry.settings import Settings
 from tests.support.library import Library, library
 from tests.support.slow_workshop import SlowWorkshop
@@ -36,11 +38,17 @@ class World:
         self.workshop = SlowWorkshop(MADE)
         self.workshop.go_on.set()
         settings = Settings.load({}, data=lib.data)
-        self.conversions = Conversions(lib.manifests, self.workshop, settings)
+        self.sharing = Sharing(lib.catalog, lib.clock)
+        self.conversions = Conversions(lib.manifests, self.sharing, self.workshop, settings)
 
     async def order(self, target: str = "F32") -> Order:
         digest = Digest.parse(await self.lib.put(model()))
         return Order.of(TensorJob("gguf", (), target, options={"b": 1, "a": 2}), {"m": digest})
+
+    async def is_over(self) -> None:
+        """Return when what is under way has come to its end."""
+        while await self.lib.catalog.read(lambda tx: tx.jobs_under_way()):
+            await asyncio.sleep(0.01)
 
     async def is_held(self) -> bool:
         """Whether the blob made outlives an attempt to free it."""
@@ -53,12 +61,14 @@ class World:
 
 
 @pytest.fixture
-async def world(lib: Library) -> World:
-    return World(lib)
+async def world(lib: Library) -> AsyncIterator[World]:
+    made = World(lib)
+    yield made
+    await made.sharing.close()
 
 
 async def test_what_was_made_is_held_until_it_is_released(world: World) -> None:
-    async with world.conversions.join(await world.order(), "me") as conversion:
+    async with world.conversions.join(await world.order(), Asking("me")) as conversion:
         made = await conversion.wait(10)
     assert made is not None
     assert made.blob.digest == DIGEST
@@ -69,7 +79,7 @@ async def test_what_was_made_is_held_until_it_is_released(world: World) -> None:
 
 
 async def test_what_is_dropped_is_deleted(world: World) -> None:
-    async with world.conversions.join(await world.order(), "me") as conversion:
+    async with world.conversions.join(await world.order(), Asking("me")) as conversion:
         await conversion.wait(10)
     await world.conversions.release("me", drop=[DIGEST])
     assert not await world.lib.has(str(DIGEST))
@@ -81,28 +91,26 @@ async def test_another_who_holds_it_keeps_it(world: World) -> None:
     order = await world.order()
     world.workshop.go_on.clear()
     async with (
-        world.conversions.join(order, "one") as first,
-        world.conversions.join(order, "two") as second,
+        world.conversions.join(order, Asking("one")) as first,
+        world.conversions.join(order, Asking("two")),
     ):
-        assert first is second
         world.workshop.go_on.set()
         await first.wait(10)
+    assert len(world.workshop.jobs) == 1
     await world.conversions.release("one", drop=[DIGEST])
     assert await world.is_held()
 
 
 async def test_what_comes_out_after_the_last_has_left_is_deleted(world: World) -> None:
-    async with world.conversions.join(await world.order(), "me") as conversion:
-        while not conversion.task.done():
-            await asyncio.sleep(0.01)
+    async with world.conversions.join(await world.order(), Asking("me")):
+        await world.is_over()
     assert not await world.lib.has(str(DIGEST))
 
 
 async def test_bytes_that_were_here_before_are_not_deleted_with_it(world: World) -> None:
     await world.lib.put(MADE)
-    async with world.conversions.join(await world.order(), "me") as conversion:
-        while not conversion.task.done():
-            await asyncio.sleep(0.01)
+    async with world.conversions.join(await world.order(), Asking("me")):
+        await world.is_over()
     assert await world.lib.has(str(DIGEST))
 
 
@@ -111,13 +119,13 @@ async def test_whoever_comes_while_it_is_being_stopped_begins_anew(world: World)
     world.workshop.go_on.clear()
 
     async def visit() -> None:
-        async with world.conversions.join(order, "first"):
+        async with world.conversions.join(order, Asking("first")):
             await world.workshop.half_way.wait()
 
     leaving = asyncio.create_task(visit())
     await world.workshop.half_way.wait()
     await asyncio.sleep(0)
-    async with world.conversions.join(order, "second") as conversion:
+    async with world.conversions.join(order, Asking("second")) as conversion:
         world.workshop.go_on.set()
         assert await conversion.wait(10) is not None
     await leaving
@@ -128,7 +136,7 @@ async def test_a_source_that_is_gone_is_named(world: World) -> None:
     absent = Digest.of(b"absent")
     order = Order("gguf", (("m", absent),))
     with pytest.raises(BlobUnknown, match=str(absent)):
-        async with world.conversions.join(order, "me") as conversion:
+        async with world.conversions.join(order, Asking("me")) as conversion:
             await conversion.wait(10)
 
 
