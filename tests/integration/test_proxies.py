@@ -29,7 +29,7 @@ from tests.support.certificates import Authority
 from tests.support.proxies import Front, program, proxied, started, wait_for
 from tests.support.server import Server, free_port, running
 
-WAYS = ["direct", "nginx", "nginx that sends the files", "caddy"]
+WAYS = ["direct", "nginx", "nginx-files", "caddy"]
 SIZE = int(os.environ.get("PROXY_TEST_MIB", "40")) << 20
 OLLAMA = os.environ.get("OLLAMA") or shutil.which("ollama")
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
@@ -89,7 +89,7 @@ def place(
         with running_tls(folder / "data", port, environ) as server:
             yield Place(way, folder, authority, server, port)
         return
-    proxy = way.partition(" ")[0]
+    proxy = way.partition("-")[0]
     if program(proxy) is None:
         pytest.skip(f"{proxy} is not installed: its recipe was not run")
     environ["REGISTRY_TRUSTED_PROXIES"] = "127.0.0.1"
