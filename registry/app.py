@@ -21,6 +21,8 @@ from registry.adapters import migrate
 from registry.adapters.blobs_fs import FileBlobStore
 from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.adapters.models_folder import FolderOnDisk
+from registry.adapters.s3_client import S3Bucket
+from registry.adapters.s3_direct import S3Direct
 from registry.adapters.store_marker import ensure_marker
 from registry.adapters.tensors_process import TensorProcesses
 from registry.adapters.upstream_http import HttpUpstreams
@@ -30,6 +32,7 @@ from registry.adapters.workers_ollama import OllamaWorker
 from registry.adapters.workers_openai import OpenAIWorker
 from registry.adapters.workers_remote import RemoteWorkers, Watch
 from registry.core.errors import OperationFailed, RegistryError
+from registry.core.storage_url import S3Url
 from registry.ports.fleet import Enlisted
 from registry.server import collector
 from registry.server.run import STOPPING, run_server
@@ -40,6 +43,7 @@ from registry.services.audit import Audit
 from registry.services.blobs import Blobs, Lives
 from registry.services.conversions import Conversions
 from registry.services.create import Create
+from registry.services.direct import DirectUploads
 from registry.services.fleet import Fleet
 from registry.services.generation import Clocks, Generation
 from registry.services.housekeeping import Housekeeping
@@ -120,6 +124,7 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         adoption=Adoption(manifests, folder, retention.leftover_s),
         blobs=blobs,
         uploads=Uploads(blobs, _upload_limits(settings)),
+        direct=_direct(settings, blobs),
         manifests=manifests,
         models=models,
         listing=Listing(catalog, rfc3339),
@@ -165,6 +170,16 @@ def _external(settings: Settings, row: Enlisted, changed: Callable[[], None]) ->
 def _workshop(settings: Settings) -> TensorProcesses:
     wanted = settings.conversion
     return TensorProcesses(settings.data, wanted.threads or cores(), wanted.memory_bytes)
+
+
+def _direct(settings: Settings, blobs: Blobs) -> DirectUploads | None:
+    """What clients may do with the object store by themselves, where there is one."""
+    if not settings.storage_url:
+        return None
+    url, strict = S3Url.parse(settings.storage_url), settings.redirect.sign_headers == "strict"
+    bucket = S3Bucket.open(url, settings.s3)
+    store = S3Direct(bucket, url, settings.s3, blobs.clock, strict=strict)
+    return DirectUploads(blobs, store, _upload_limits(settings), settings.direct_url_s)
 
 
 def _upload_limits(settings: Settings) -> UploadLimits:
@@ -246,6 +261,8 @@ async def _lifespan(services: Services) -> AsyncIterator[dict[str, object]]:
             duty.cancel()
         await asyncio.wait(duties)
         await services.sharing.close()
+        if services.direct is not None:
+            await services.direct.close()
         await services.uploads.close()
         with contextlib.suppress(RegistryError):
             await services.housekeeping.purge()
@@ -265,6 +282,7 @@ async def _duties(services: Services) -> None:
     with contextlib.suppress(RegistryError):  # whoever asks for it will be told
         await services.listing.body()
     own = [services.uploads.sweep, services.accounts.sweep, services.audit.trim]
+    own += [services.direct.sweep] if services.direct is not None else []
     sweepers = [*own, services.job_desk.trim]
     await services.housekeeping.run(sweepers, daily=[services.adoption.run, services.ledger.trim])
 

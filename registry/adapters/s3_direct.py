@@ -21,7 +21,7 @@ import anyio.to_thread
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from registry.adapters.s3_client import Gone, Refused, S3Bucket, connect, new_key, translated
+from registry.adapters.s3_client import Gone, Refused, S3Bucket, new_key, translated
 from registry.core.digest import Digest
 from registry.core.errors import Conflict, DigestMismatch, Unavailable, UploadUnknown
 from registry.core.sigv4 import Keys, Signer
@@ -49,21 +49,22 @@ class S3Direct:
 
     def __init__(
         self,
+        bucket: S3Bucket,
         url: S3Url,
         given: S3Keys,
         clock: Callable[[], int],
         *,
         strict: bool = True,
     ) -> None:
-        self._bucket = S3Bucket.open(url, given)
+        self._bucket = bucket
         self._keys = _Keys(given)
         self._clock = clock
         self._strict = strict
         self._checks: bool | None = None
         self._threads = anyio.CapacityLimiter(_THREADS)
-        meta = connect(url, given, public=True).meta
+        meta = bucket.client.meta
         self._region = str(meta.region_name)
-        scheme, _, host = str(meta.endpoint_url).rstrip("/").partition("://")
+        scheme, _, host = (url.public_endpoint or str(meta.endpoint_url)).partition("://")
         in_path = url.path_style or "." in url.bucket
         self._folder = f"/{url.bucket}" if in_path else ""
         self.address = f"{scheme}://{host if in_path else f'{url.bucket}.{host}'}"
@@ -186,17 +187,11 @@ class S3Direct:
         return _Object(storage_key, landed, self._read)
 
     async def _read(self, storage_key: str, start: int, stop: int) -> bytes:
-        where = {"Bucket": self._bucket.name, "Key": self._bucket.blob(storage_key)}
-
-        def read() -> bytes:
-            answer = self._bucket.client.get_object(Range=f"bytes={start}-{stop - 1}", **where)
-            data: bytes = answer["Body"].read()
-            return data
-
-        data = await self._run(partial(self._bucket.tried, read))
-        if len(data) != stop - start:
-            raise Unavailable("the object store gave another range than it was asked for")
-        return data
+        step = partial(self._bucket.read, self._bucket.blob(storage_key), start, stop)
+        try:
+            return await self._run(step)
+        except Gone as error:
+            raise UploadUnknown("the store has lost the upload") from error
 
     # calls
 

@@ -11,6 +11,7 @@ from registry.services.adoption import Adoption
 from registry.services.audit import Audit
 from registry.services.blobs import Blobs
 from registry.services.create import Create
+from registry.services.direct import DirectUploads
 from registry.services.fleet import Fleet
 from registry.services.generation import Generation
 from registry.services.housekeeping import Housekeeping
@@ -43,6 +44,7 @@ class Services:
     adoption: Adoption
     blobs: Blobs
     uploads: Uploads
+    direct: DirectUploads | None  # where the store has an address of its own
     manifests: Manifests
     models: Models
     listing: Listing

@@ -8,13 +8,15 @@ from starlette.responses import Response
 
 from registry.core.digest import Digest
 from registry.core.direct_url import Grant, is_direct, verify
+from registry.ports.catalog import Blob
 from registry.web.auditing import DENIED, note
 from registry.web.files import BlobResponse, blob_headers
-from registry.web.oci_access import DELETE, PULL, authorize
+from registry.web.oci_access import DELETE, PULL, authorize, has_etag
 from registry.web.oci_errors import API_VERSION, is_ollama, is_transfer
 from registry.web.oci_paths import Target
 from registry.web.reading import services
-from registry.web.urls import blob_base, leads_elsewhere
+from registry.web.redirects import follows, pulls_from
+from registry.web.urls import blob_base
 
 _PROBED_BYTES = 1 << 20  # smaller blobs fit into the socket: no need to wait for a client to leave
 _NS = 10**9
@@ -43,17 +45,17 @@ async def get(request: Request, target: Target) -> Response:
         return _refused(request, target)
     blobs = services(request).blobs
     blob = await blobs.stat(target.repository, digest)
-    whole = "range" not in request.headers
+    whole = "range" not in request.headers and not has_etag(request, f'"{digest}"')
     headers = {"Docker-Content-Digest": str(digest)}
     if whole:
-        headers["Location"] = await _direct_url(request, target, digest)
-        if not direct and _takes_redirect(request):
+        headers["Location"], is_better = await _address(request, target, blob)
+        if is_better:
             return Response(status_code=307, headers={**headers, "Cache-Control": "no-store"})
     if direct:
         headers["Referrer-Policy"] = "no-referrer"
     probe = whole and is_ollama(request) and blob.size > _PROBED_BYTES
     opened = await blobs.open(blob)
-    private = direct or _is_guarded(request)
+    private = direct or _is_guarded(request) or pulls_from(request, blob.size) is not None
     file = blob.storage_key
     return BlobResponse(opened, digest, headers, private=private, probe=probe, file=file)
 
@@ -76,32 +78,30 @@ async def _may_read(request: Request, target: Target, digest: Digest) -> bool:
     return verify(request.query_params, target.repository, digest, keys, now_s)
 
 
-async def _direct_url(request: Request, target: Target, digest: Digest) -> str:
-    """The blob's direct URL; a request that came by one gets the same, or it would live forever."""
+async def _address(request: Request, target: Target, blob: Blob) -> tuple[str, bool]:
+    """A URL that the blob can be read from without credentials; whether to redirect to it.
+
+    A request that came by one of ours gets the same, or it would live forever.
+    """
+    settings, digest = services(request).settings, Digest.parse(target.argument)
     path = f"{blob_base(request)}/v2/{target.name}/blobs/{digest}"
     if is_direct(request.query_params):
-        return f"{path}?{request.url.query}"
-    bundle = services(request)
-    expires_s = bundle.clock() // _NS + bundle.settings.direct_url_s
+        return f"{path}?{request.url.query}", False
+    store = pulls_from(request, blob.size)
+    if store is not None:
+        url = await store.read_url(blob.storage_key, settings.direct_url_s)
+        return url, follows(request, url)
+    expires_s = services(request).clock() // _NS + settings.direct_url_s
     grant = Grant(target.repository, digest, expires_s)
-    newest, *_ = await bundle.blobs.signing_keys.ring()
-    return f"{path}?{grant.query(newest)}"
+    newest, *_ = await services(request).blobs.signing_keys.ring()
+    engine = is_ollama(request) or is_transfer(request)  # others would make a second request
+    is_better = engine and bool(settings.blob_base_url) and follows(request, path)
+    return f"{path}?{grant.query(newest)}", is_better
 
 
 def _is_guarded(request: Request) -> bool:
     """Whether a shared cache could give what it holds, a direct URL too, to who may not read it."""
     return services(request).settings.auth
-
-
-def _takes_redirect(request: Request) -> bool:
-    """Whether the client is better served by being sent to the second host name.
-
-    The ollama client's two engines are: one drops the connection of a 200, the other reads all of
-    it and then again from the direct URL. Others would only make a second request.
-    """
-    if is_ollama(request):
-        return leads_elsewhere(request, port_counts=False)
-    return is_transfer(request) and leads_elsewhere(request, port_counts=True)
 
 
 def _refused(request: Request, target: Target) -> Response:

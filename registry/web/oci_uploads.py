@@ -1,18 +1,30 @@
-"""`/v2/<name>/blobs/uploads/`: the requests of an upload session, serial mode.
+"""`/v2/<name>/blobs/uploads/`: the requests of an upload session.
 
-Source: OCI distribution-spec 1.1, "Push"; spec registry-protocol 2.1, 3.2, 3.3. `Location` is
+Its bytes come here, in order, or go to the object store, where there is one that the client can
+reach and the client says that it will: the ollama client's two engines do.
+
+Source: OCI distribution-spec 1.1, "Push"; spec registry-protocol 2.1, 2.5, 3.2, 3.3. `Location` is
 always absolute: the ollama client takes it as it is.
 """
+
+import re
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from registry.core.digest import Digest
-from registry.core.errors import DigestInvalid, RegistryError, SizeInvalid, UploadOutOfOrder
+from registry.core.errors import (
+    Conflict,
+    DigestInvalid,
+    RegistryError,
+    SizeInvalid,
+    UploadOutOfOrder,
+)
 from registry.core.names import RepositoryName
 from registry.core.ranges import Span, chunk, so_far
 from registry.ports.transfers import Upload
 from registry.services.blobs import is_empty
+from registry.services.direct import is_ours
 from registry.services.uploads import Chunk
 from registry.web import auth
 from registry.web.bodies import request_body
@@ -20,7 +32,11 @@ from registry.web.oci_access import PUSH, Length, authorize
 from registry.web.oci_errors import OCI_CODES, render_oci
 from registry.web.oci_paths import Target
 from registry.web.reading import services
+from registry.web.redirects import pushes_to
 from registry.web.urls import external_base
+
+_LENGTH = re.compile(r"[0-9]{1,19}", re.ASCII)
+_PARTS = re.compile(r"[0-9a-f]{32}-([0-9]{1,5})", re.ASCII)
 
 
 async def begin(request: Request, target: Target) -> Response:
@@ -63,7 +79,15 @@ async def _mount(request: Request, target: Target, digest: Digest) -> bool:
 async def _session(request: Request, target: Target, declared: Digest | None) -> Response:
     holder = await auth.holder(request)
     upload = await services(request).uploads.begin(target.repository, declared, holder)
-    return Response(status_code=202, headers=_state(request, target, upload.id, upload.offset))
+    headers = _state(request, target, upload.id, upload.offset)
+    direct, size = pushes_to(request), request.headers.get("x-content-length", "")
+    if direct is not None and declared is not None and _LENGTH.fullmatch(size):
+        put = await direct.offer(upload, int(size))
+        if put is not None:
+            headers["X-Direct-Upload-URL"] = put.url
+            headers |= {f"X-Signed-Header-{name}": text for name, text in put.headers.items()}
+            headers["Cache-Control"] = "no-store"
+    return Response(status_code=202, headers=headers)
 
 
 async def _authorize_session(request: Request, target: Target) -> None:
@@ -75,8 +99,13 @@ async def _authorize_session(request: Request, target: Target) -> None:
 
 
 async def append(request: Request, target: Target) -> Response:
-    """PATCH: add a chunk."""
+    """PATCH: add a chunk, or learn where to send it. The body of the latter is not read."""
     await _authorize_session(request, target)
+    url = await _part_url(request, target)
+    if url is not None:
+        session = _state(request, target, target.argument, 0)["Location"]
+        headers = {"Location": url, "Docker-Upload-Location": session, "Cache-Control": "no-store"}
+        return Response(status_code=307, headers=headers)
     uploads = services(request).uploads
     try:
         upload = await uploads.append(target.repository, target.argument, _chunk(request))
@@ -85,11 +114,33 @@ async def append(request: Request, target: Target) -> Response:
     return Response(status_code=202, headers=_state(request, target, upload.id, upload.offset))
 
 
+async def _part_url(request: Request, target: Target) -> str | None:
+    """Where the body is to go; None if it is for us."""
+    direct = pushes_to(request)
+    upload = await direct.find(target.repository, target.argument) if direct else None
+    if direct is None or upload is None:
+        return None
+    chunk = _chunk(request)
+    if chunk.start is not None and chunk.length:
+        return await direct.redirect(upload, Span(chunk.start, chunk.start + chunk.length))
+    if is_ours(upload):
+        raise SizeInvalid("Content-Range is needed")
+    return None
+
+
 async def finish(request: Request, target: Target) -> Response:
-    """PUT: commit, with or without a last chunk. The ollama client's `etag` is not needed."""
+    """PUT: commit, with or without a last chunk."""
     await _authorize_session(request, target)
     digest = _digest(request)
     last = None if Length.of(request).size == 0 else _chunk(request)
+    direct, upload = services(request).direct, await _direct_session(request, target)
+    if direct is not None and upload is not None:
+        if last is not None:
+            raise Conflict("the bytes of this upload go to the object store")
+        parts = _PARTS.fullmatch(request.query_params.get("etag", ""))
+        count = int(parts[1]) if parts else None
+        await direct.finish(target.repository, upload, digest, count)
+        return created(request, target, digest)
     try:
         await services(request).uploads.finish(target.repository, target.argument, digest, last)
     except UploadOutOfOrder as error:
@@ -100,15 +151,31 @@ async def finish(request: Request, target: Target) -> Response:
 async def status(request: Request, target: Target) -> Response:
     """GET: how far the session has come."""
     await _authorize_session(request, target)
-    upload: Upload = await services(request).uploads.status(target.repository, target.argument)
-    return Response(status_code=204, headers=_state(request, target, upload.id, upload.offset))
+    direct, upload = services(request).direct, await _direct_session(request, target)
+    if direct is not None and upload is not None:
+        offset = await direct.offset(upload)
+    else:
+        upload = await services(request).uploads.status(target.repository, target.argument)
+        offset = upload.offset
+    return Response(status_code=204, headers=_state(request, target, upload.id, offset))
 
 
 async def cancel(request: Request, target: Target) -> Response:
     """DELETE: end the session. Asks for no more than the right to push: who began may clean up."""
     await _authorize_session(request, target)
-    await services(request).uploads.cancel(target.repository, target.argument)
+    direct, upload = services(request).direct, await _direct_session(request, target)
+    if direct is not None and upload is not None:
+        await direct.cancel(upload)
+    else:
+        await services(request).uploads.cancel(target.repository, target.argument)
     return Response(status_code=204)
+
+
+async def _direct_session(request: Request, target: Target) -> Upload | None:
+    """The session, if its bytes go to the object store."""
+    direct = services(request).direct
+    upload = await direct.find(target.repository, target.argument) if direct else None
+    return upload if upload is not None and is_ours(upload) else None
 
 
 def created(request: Request, target: Target, digest: Digest) -> Response:

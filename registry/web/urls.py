@@ -38,19 +38,30 @@ def blob_base(request: Request) -> str:
     return _settings(request).blob_base_url or external_base(request)
 
 
-def leads_elsewhere(request: Request, *, port_counts: bool) -> bool:
-    """Whether direct URLs are on another host than the one this request was sent to.
+def leads_elsewhere(request: Request, url: str, *, port_counts: bool) -> bool:
+    """Whether `url` is on another host than the one this request was sent to.
 
     For clients that take a redirect to another host as the address to read from, but follow one to
     the same host with their credentials, and then miss the address.
     """
-    blobs = _settings(request).blob_base_url
-    if not blobs:
-        return False
-    there = _authority(blobs)
-    asked = f"{request.scope['scheme']}://{request.headers.get('host', '')}"
-    here = [_authority(external_base(request)), _authority(asked)]
+    there = _authority(url)
+    here = _addresses(request)
     return all(there != each if port_counts else there[0] != each[0] for each in here)
+
+
+def is_foreign(request: Request, url: str) -> bool:
+    """Whether a client that follows a redirect to `url` keeps its credentials for itself.
+
+    Many take them along to the same host, whatever the port, and to hosts below it.
+    """
+    there = _authority(url)[0]
+    return not any(f".{there}".endswith(f".{name}") for name, _ in _addresses(request))
+
+
+def _addresses(request: Request) -> list[tuple[str, int]]:
+    """What this service is called, and what this request called it."""
+    asked = f"{request.scope['scheme']}://{request.headers.get('host', '')}"
+    return [_authority(external_base(request)), _authority(asked)]
 
 
 def is_own_host(request: Request) -> bool:

@@ -54,6 +54,7 @@ class Service:
             clock=self.clock,
             blobs=world.blobs,
             uploads=world.uploads,
+            direct=None,
             manifests=Manifests(world.catalog, world.store, housekeeping, self.clock),
         )
         return app
