@@ -99,7 +99,7 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
     """Make the adapters and services of a settings; the schema must be up to date."""
     if settings.storage_url:
         raise OperationFailed("the object store of REGISTRY_STORAGE_URL cannot be used yet")
-    catalog = open_catalog(settings.database_url, settings.sqlite_path)
+    catalog = open_catalog(settings.database_url, settings.sqlite_path, settings.database)
     store = FileBlobStore(settings.data)
     retention = settings.retention
     folder = FolderOnDisk(settings.data)
@@ -337,7 +337,7 @@ def add_local_worker(services: Services) -> None:
 
 
 async def _setup_code(settings: Settings) -> str | None:
-    catalog = open_catalog(settings.database_url, settings.sqlite_path)
+    catalog = open_catalog(settings.database_url, settings.sqlite_path, settings.database)
     try:
         return await Accounts(catalog, settings, time.time_ns).ensure_setup_code()
     finally:

@@ -191,6 +191,20 @@ class Redirect(BaseModel):
         return _checked_networks(value)
 
 
+class Database(BaseModel):
+    """How Postgres is used; SQLite needs none of it."""
+
+    readers: int = Field(
+        8, ge=1, le=256, description="connections of a server for reads; five more do the rest"
+    )
+    lock_s: float = Field(
+        10.0, gt=0, description="a write waits so long for its turn, or a server that restarts"
+    )
+    statement_s: float = Field(
+        60.0, ge=0, description="a statement that takes longer is ended; 0: never"
+    )
+
+
 class Conversion(BaseModel):
     """What converting and quantizing models may take; each runs in a process of its own."""
 
@@ -248,6 +262,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     retention: Retention = Retention()
     upstream: Upstream = Upstream()
+    database: Database = Database()
     conversion: Conversion = Conversion()
     s3: S3Keys = S3Keys()
     redirect: Redirect = Redirect()

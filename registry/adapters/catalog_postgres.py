@@ -33,6 +33,7 @@ from registry.ports.catalog import Reader, Transaction
 T = TypeVar("T")
 
 READERS = 8
+STATEMENT_S = 60.0
 _SCANNERS = 2
 _BUSY_S = 10.0
 _READ_BUSY_S = 5.0
@@ -50,6 +51,7 @@ class PostgresCatalog:
         busy_s: float = _BUSY_S,
         clock: Callable[[], int] = time.time_ns,
         readers: int = READERS,
+        statement_s: float = STATEMENT_S,
     ) -> None:
         """Connect; the schema must be up to date.
 
@@ -58,12 +60,13 @@ class PostgresCatalog:
         """
         self._url = url
         self._clock = clock
+        self._statement_s = statement_s
         self._lock = threading.Lock()
         self._local = threading.local()
         self._open: list[Connection] = []
         self._closed = False
         try:
-            self._writer = Writer(PostgresDatabase(url, busy_s, clock))
+            self._writer = Writer(PostgresDatabase(url, busy_s, clock, statement_s))
             self._versions = _Versions(url)
         except psycopg.Error as error:
             raise translated(error) from error
@@ -125,7 +128,7 @@ class PostgresCatalog:
         mine: tuple[Connection, SqlReader] | None = getattr(self._local, "mine", None)
         if mine is not None and not mine[0].closed:
             return mine
-        connection = connect(self._url, _READ_BUSY_S)
+        connection = connect(self._url, _READ_BUSY_S, self._statement_s)
         with self._lock:
             if mine is not None and mine[0] in self._open:
                 self._open.remove(mine[0])

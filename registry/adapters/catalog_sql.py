@@ -9,6 +9,7 @@ from registry.adapters.catalog_postgres import PostgresCatalog
 from registry.adapters.catalog_sqlite import SqliteCatalog
 from registry.core.errors import Unsupported
 from registry.ports.catalog import Catalog
+from registry.settings import Database
 
 
 def resolve(database_url: str, sqlite_path: Path) -> URL:
@@ -32,7 +33,7 @@ def resolve(database_url: str, sqlite_path: Path) -> URL:
     return url
 
 
-def open_catalog(database_url: str, sqlite_path: Path) -> Catalog:
+def open_catalog(database_url: str, sqlite_path: Path, limits: Database | None = None) -> Catalog:
     """Open the catalog, whose schema `migrate.upgrade` has brought up to date.
 
     Raises:
@@ -41,5 +42,8 @@ def open_catalog(database_url: str, sqlite_path: Path) -> Catalog:
     """
     url = resolve(database_url, sqlite_path)
     if url.get_backend_name() == "postgresql":
-        return PostgresCatalog(url)
+        knobs = limits or Database()
+        return PostgresCatalog(
+            url, knobs.lock_s, readers=knobs.readers, statement_s=knobs.statement_s
+        )
     return SqliteCatalog(Path(url.database or sqlite_path))

@@ -39,12 +39,13 @@ _IDLE_MS: Final = (
 _PAUSE_S: Final = 0.1
 
 
-def connect(url: URL, lock_s: float) -> Connection:
+def connect(url: URL, lock_s: float, statement_s: float = 0) -> Connection:
     """Open a connection that leaves transactions to us, for one thread at a time.
 
     Args:
         url: where, and as whom.
         lock_s: seconds after which a statement that waits for a lock fails.
+        statement_s: seconds after which any statement fails; 0: never.
 
     Raises:
         psycopg.Error: nobody answers there, or we are not let in.
@@ -56,6 +57,7 @@ def connect(url: URL, lock_s: float) -> Connection:
     connection.prepare_threshold = 2
     with connection.cursor() as cursor:
         cursor.execute(f"SET lock_timeout = {int(lock_s * 1000)}".encode())
+        cursor.execute(f"SET statement_timeout = {int(statement_s * 1000)}".encode())
         cursor.execute(f"SET idle_in_transaction_session_timeout = {_IDLE_MS}".encode())
         cursor.execute("SHOW synchronous_commit")
         if cursor.fetchall() == [("off",)]:  # what we acknowledge must be on the disk
@@ -82,14 +84,17 @@ class PostgresDatabase:
 
     Error: type[Exception] = psycopg.Error
 
-    def __init__(self, url: URL, busy_s: float, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, url: URL, busy_s: float, clock: Callable[[], int], statement_s: float = 0
+    ) -> None:
         self._url = url
         self._busy_s = busy_s
+        self._statement_s = statement_s
         self._clock = clock
         self._open()
 
     def _open(self) -> None:
-        self._connection = connect(self._url, self._busy_s)
+        self._connection = connect(self._url, self._busy_s, self._statement_s)
         cursor = self._connection.cursor()
         self._run = cursor.execute
         self._cursor = cursor

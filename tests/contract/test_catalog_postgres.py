@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 
 from registry.adapters.catalog_postgres import PostgresCatalog
 from registry.adapters.catalog_sql import open_catalog, resolve
+from registry.adapters.postgres import connect, translated
 from registry.core.errors import Conflict, Unavailable
 from registry.ports.catalog import Catalog, Transaction
 from registry.ports.transfers import Upload
+from registry.settings import Database
 from tests.contract.catalog import CatalogContract
 from tests.support.catalog_rows import digest, put_blob, put_model
 from tests.support.postgres import PostgresServer
@@ -152,6 +155,23 @@ class TestFailures:
             other.kill()
         await catalog.check()
         await catalog.close()
+
+    async def test_as_many_connections_as_the_settings_say(self, url: str) -> None:
+        catalog = open_catalog(url, NOWHERE, Database(readers=2))
+        await asyncio.gather(*(catalog.read(lambda tx: time.sleep(0.02)) for _ in range(20)))
+        with psycopg.connect(url) as admin:
+            row = admin.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE "
+                "datname = current_database() AND application_name = 'registry'"
+            ).fetchone()
+        assert row == (2 + 2,)  # the writer, and the one that tells the version
+        await catalog.close()
+
+    def test_a_statement_that_takes_too_long_is_ended(self, url: str) -> None:
+        with connect(resolve(url, NOWHERE), 1, 0.1) as connection:
+            with pytest.raises(psycopg.errors.QueryCanceled) as caught:
+                connection.execute("SELECT pg_sleep(9)")
+            assert str(translated(caught.value)) == "the database is busy"
 
     def test_a_server_that_is_not_there(self) -> None:
         with pytest.raises(Unavailable, match="cannot be reached"):
