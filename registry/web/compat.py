@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -55,6 +56,7 @@ from registry.web.responses_answers import ResponseFrames, response
 from registry.web.responses_requests import ResponsesRequest
 from registry.web.sse import Frames, stream
 from registry.web.transcription_requests import TranscriptionRequest
+from registry.web.zstd_bodies import decompressed
 
 _SECOND = 1_000_000_000
 _JSON = "application/json"
@@ -130,9 +132,7 @@ async def _embedded(request: Request, ask: EmbeddingsRequest, wish: EmbedWish) -
 
 async def responses(request: Request) -> Response:
     """POST /v1/responses."""
-    if request.headers.get("content-encoding") == "zstd":
-        raise RequestInvalid("failed to decompress zstd body")
-    ask = await decoded(request, ResponsesRequest)
+    ask = await _responses_asked(request)
     wish = ask.as_chat()
     head = Head(_new_id("resp_"), _now_s(request), wish.model)
     clock = services(request).clock
@@ -145,6 +145,18 @@ async def responses(request: Request) -> Response:
             lambda whole: response(head, ask, whole, clock),
         ),
     )
+
+
+async def _responses_asked(request: Request) -> ResponsesRequest:
+    """The request, which OpenAI's own programs compress."""
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding in {"", "identity"}:
+        return await decoded(request, ResponsesRequest)
+    if encoding != "zstd":
+        raise RequestInvalid(f"bodies encoded with {encoding[:40]!r} are not taken")
+    limit = services(request).settings.limits.json_body_bytes
+    body = await read_json(request)
+    return await to_thread.run_sync(lambda: ResponsesRequest.from_json(decompressed(body, limit)))
 
 
 async def messages(request: Request) -> Response:

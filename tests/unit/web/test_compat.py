@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,11 @@ from registry.core.wishes import ToolCall
 from tests.support.answering import Sayings, answering
 from tests.support.asgi import Answer, Caller
 from tests.support.frames import data_of, events_of
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +55,16 @@ class Place:
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
     async with answering(tmp_path) as (app, sayings):
         yield Place(Caller(app), sayings)
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "ZSTD", "identity", ""])
+async def test_responses_may_be_asked_for_in_compressed_words(place: Place, encoding: str) -> None:
+    place.says(Delta("Hello"), END)
+    body = json.dumps(BODIES["/v1/responses"]).encode()
+    packed = zstd.compress(body) if encoding.lower() == "zstd" else body
+    answer = await place.call("POST", "/v1/responses", packed, content_encoding=encoding)
+    assert answer.status == 200
+    assert place.sayings.wishes[-1].messages[-1].content == "hi"
 
 
 @pytest.mark.parametrize("path", BODIES)

@@ -167,9 +167,19 @@ async def test_errors_under_v1_come_early_or_late(ask: Caller) -> None:
     assert late.body.endswith(b"}\n")
 
 
-async def test_a_compressed_body_is_refused(ask: Caller) -> None:
-    answer = await ask("POST", "/v1/responses", b"(\xb5/\xfd", content_encoding="zstd")
-    assert json.loads(answer.body)["error"]["message"] == "failed to decompress zstd body"
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ("zstd", "failed to decompress zstd body"),
+        ("gzip", "bodies encoded with 'gzip' are not taken"),
+    ],
+)
+async def test_a_compressed_body_that_cannot_be_read_is_refused(
+    ask: Caller, encoding: str, message: str
+) -> None:
+    answer = await ask("POST", "/v1/responses", b"(\xb5/\xfd", content_encoding=encoding)
+    assert answer.status == 400
+    assert json.loads(answer.body)["error"]["message"] == message
 
 
 async def test_large_bodies_are_read_too(ask: Caller) -> None:
