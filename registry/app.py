@@ -58,6 +58,7 @@ from registry.services.push import Push
 from registry.services.routing import Router
 from registry.services.sharing import Sharing
 from registry.services.tokens import Tokens
+from registry.services.upkeep import Upkeep
 from registry.services.uploads import UploadLimits, Uploads
 from registry.services.usage import Ledger
 from registry.services.waiting import QueueLimits
@@ -115,15 +116,18 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
     inference = Inference(models)
     generation = Generation(router, settings.worker, Clocks(now=clock))
     pull = Pull(sharing, store, upstreams, manifests, settings)
+    adoption = Adoption(manifests, folder, retention.leftover_s)
+    uploads = Uploads(blobs, _upload_limits(settings))
     return Services(
         settings=settings,
         clock=clock,
         catalog=catalog,
         store=store,
         housekeeping=housekeeping,
-        adoption=Adoption(manifests, folder, retention.leftover_s),
+        adoption=adoption,
         blobs=blobs,
-        uploads=Uploads(blobs, _upload_limits(settings)),
+        uploads=uploads,
+        upkeep=Upkeep.of(manifests, uploads, adoption, upstreams, settings),
         direct=_direct(settings, blobs),
         manifests=manifests,
         models=models,
@@ -284,7 +288,11 @@ async def _duties(services: Services) -> None:
     own = [services.uploads.sweep, services.accounts.sweep, services.audit.trim]
     own += [services.direct.sweep] if services.direct is not None else []
     sweepers = [*own, services.job_desk.trim]
-    await services.housekeeping.run(sweepers, daily=[services.adoption.run, services.ledger.trim])
+    upkeep = services.upkeep
+    await services.housekeeping.run(
+        [*sweepers, upkeep.history.sweep],
+        daily=[upkeep.retention.run, services.adoption.run, services.ledger.trim],
+    )
 
 
 def prepare(settings: Settings) -> None:

@@ -4,6 +4,8 @@ None of them loads a row per blob, and each is for what was asked: a namespace's
 namespace has. Reached through an index: what no manifest refers to, sessions, fetches.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
@@ -27,6 +29,7 @@ from registry.adapters import tables_upkeep as u
 from registry.adapters.catalog_blobs import unheld
 from registry.adapters.catalog_quotas import bounds
 from registry.adapters.statements import Queries, Statement
+from registry.core.digest import Digest
 from registry.core.names import RepositoryName
 from registry.ports.upkeep import Shares, Tally
 
@@ -34,6 +37,7 @@ _P = bindparam
 # Not a parameter: the indexes of unused rows are found by this text.
 _ZERO: ColumnElement[int] = literal_column("0")
 _NO_SIZE = literal(0)
+_NEVER = 1 << 62
 
 
 def _tally(size: Any, since: Any, *conditions: ColumnElement[bool]) -> Statement:
@@ -56,8 +60,8 @@ _FETCHED = (
 ).scalar_subquery()
 _FETCHES = _tally(_FETCHED, _fetch.updated_at)
 _STALE = _tally(_FETCHED, _fetch.updated_at, _fetch.updated_at < _P("before"))
-_CONDEMNED = _tally(_NO_SIZE, u.condemned.c.at)
 _PAST = _tally(_NO_SIZE, u.condemned.c.at, u.condemned.c.at < _P("before"))
+_IS_BLOB = Statement(select(_blob.size).where(_blob.digest == _P("digest")))
 _FREED = Statement(select(func.count(), _NO_SIZE, _NO_SIZE).select_from(t.freed))
 
 _FIRST_PATH = Statement(
@@ -158,6 +162,25 @@ def _tag_shares() -> Statement:
     return _shares(scope, or_(_elsewhere(scope, here), tagged))
 
 
+def _condemned_shares() -> Statement:
+    waits, other = u.condemned.c, t.repository_manifest.alias("other").c
+    scope = select(waits.digest).distinct().where(waits.at < _P("before"))
+    cte = scope.cte("scope")
+    goes = select(waits.digest).where(
+        waits.digest == other.digest,
+        waits.repository_id == other.repository_id,
+        waits.at < _P("before"),
+    )
+    tagged = select(t.tag.c.name).where(
+        t.tag.c.manifest_digest == other.digest, t.tag.c.repository_id == other.repository_id
+    )
+    stays = select(other.digest).where(
+        other.digest == cte.c.digest, or_(~goes.exists(), tagged.exists())
+    )
+    return _shares(cte, stays.correlate(cte).exists())
+
+
+_CONDEMNED_SHARES = _condemned_shares()
 _NAMESPACE_SHARES = _namespace_shares()
 _REPOSITORY_SHARES = _repository_shares()
 _TAG_SHARES = _tag_shares()
@@ -192,7 +215,13 @@ class StorageQueries(Queries):
 
     def condemned_tally(self, before: int | None = None) -> Tally:
         """See `UpkeepReader`."""
-        return self._tally(_CONDEMNED) if before is None else self._tally(_PAST, before=before)
+        before = _NEVER if before is None else before
+        tally = self._tally(_PAST, before=before)
+        return replace(tally, size=self._shares(_CONDEMNED_SHARES, before=before).unique)
+
+    def unknown(self, digests: Sequence[Digest]) -> list[Digest]:
+        """See `UpkeepReader`."""
+        return [one for one in digests if self._sql.one(_IS_BLOB, digest=str(one)) is None]
 
     def freed_tally(self) -> Tally:
         """See `UpkeepReader`."""

@@ -48,6 +48,15 @@ class Advance:
 
 
 @dataclass(frozen=True, slots=True)
+class Count:
+    """Work on many things goes on: so many of them so far, and their bytes together."""
+
+    text: str
+    count: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The work is finished and its result visible: status `success`."""
 
@@ -57,5 +66,5 @@ class Done:
         return "success"
 
 
-Event = Status | Transfer | Advance | Done
+Event = Status | Transfer | Advance | Count | Done
 Events = AsyncGenerator[Event, None]

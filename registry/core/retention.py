@@ -6,7 +6,8 @@ one with the longest pattern holds, alone, as with policies.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from registry.core.access import check_pattern, matches
 from registry.core.errors import RequestInvalid
@@ -30,13 +31,13 @@ class RetentionRule:
     keep_s: int = 0
     keep_tags: tuple[str, ...] = ()
 
-    def check(self) -> None:
-        """Accept it.
+    def checked(self) -> Self:
+        """The rule with its patterns in lower case.
 
         Raises:
             RequestInvalid: a pattern or number that cannot be; or it would keep nothing at all.
         """
-        check_pattern(self.pattern)
+        pattern = check_pattern(self.pattern)
         if not (self.keep_last or self.keep_s or self.keep_tags):
             raise RequestInvalid("a rule that keeps nothing would delete every tag")
         if not (0 <= self.keep_last <= _MOST and 0 <= self.keep_s <= _MOST):
@@ -46,6 +47,7 @@ class RetentionRule:
         for tag in self.keep_tags:
             if "/" in check_pattern(tag):
                 raise RequestInvalid(f"invalid tag pattern: {tag[:100]!r}")
+        return replace(self, pattern=pattern)
 
 
 @dataclass(frozen=True, slots=True)

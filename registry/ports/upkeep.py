@@ -116,7 +116,13 @@ class UpkeepReader(Protocol):
         """Unfinished fetches, or those that nobody has gone on with since then."""
 
     def condemned_tally(self, before: int | None = None) -> Tally:
-        """Manifests that wait to go, or those that do since before then; no sizes."""
+        """Manifests that wait to go, or those that do since before then.
+
+        The size is that of the blobs that would go with them.
+        """
+
+    def unknown(self, digests: Sequence[Digest]) -> list[Digest]:
+        """Those of the digests that are no blob's."""
 
     def freed_tally(self) -> Tally:
         """Bytes about to be deleted; no sizes."""

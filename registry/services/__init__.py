@@ -26,6 +26,7 @@ from registry.services.push import Push
 from registry.services.routing import Router
 from registry.services.sharing import Sharing
 from registry.services.tokens import Tokens
+from registry.services.upkeep import Upkeep
 from registry.services.uploads import Uploads
 from registry.services.usage import Ledger
 from registry.services.worker_keys import WorkerKeys
@@ -44,6 +45,7 @@ class Services:
     adoption: Adoption
     blobs: Blobs
     uploads: Uploads
+    upkeep: Upkeep
     direct: DirectUploads | None  # where the store has an address of its own
     manifests: Manifests
     models: Models

@@ -11,7 +11,7 @@ from typing import Any, assert_never
 from starlette.responses import Response
 
 from registry.core.errors import RegistryError
-from registry.core.events import Advance, Done, Event, Events, Status, Transfer
+from registry.core.events import Advance, Count, Done, Event, Events, Status, Transfer
 from registry.core.gojson import dumps
 from registry.web.answers import json_response
 from registry.web.leaving import LiveResponse
@@ -26,6 +26,8 @@ def as_json(event: Event) -> dict[str, Any]:
         case Transfer() | Advance():
             line = {"status": event.text, "digest": str(event.digest), "total": event.total}
             return line | ({"completed": event.completed} if event.completed else {})
+        case Count():
+            return {"status": event.text, "count": event.count, "size": event.size}
         case Status() | Done():
             return {"status": event.text}
         case _:
