@@ -6,7 +6,9 @@ import pytest
 
 from registry.workers.engine import find_engine
 from tests.support import postgres as servers
+from tests.support import s3 as s3_servers
 from tests.support.postgres import PostgresServer
+from tests.support.s3 import S3Server
 from tests.support.syncs import Syncs
 
 
@@ -23,6 +25,16 @@ def postgres() -> Iterator[PostgresServer]:
     if tools is None:
         pytest.skip("Postgres is not installed here")
     with servers.running(tools) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 server of the session's own."""
+    program = s3_servers.binary()
+    if program is None:
+        pytest.skip("versitygw, the S3 server of the tests, is not installed here")
+    with s3_servers.running(program) as server:
         yield server
 
 

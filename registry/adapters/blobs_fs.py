@@ -82,6 +82,8 @@ class FsOpened:
 class FileBlobStore:
     """Blobs in `folder`. One event loop per store; many processes may share the folder."""
 
+    reuses_keys = True
+
     def __init__(
         self, folder: Path, *, buffers: int = _BUFFERS, buffer_bytes: int = _BUFFER_BYTES
     ) -> None:
@@ -121,7 +123,7 @@ class FileBlobStore:
         self._active.add(path.name)
         return FsIncoming(self._workshop, path, file, 0, Running.fresh())
 
-    async def resume(self, key: str, size: int) -> Incoming:
+    async def resume(self, key: str, size: int, *, sparse: bool = False) -> Incoming:
         """Go on with bytes begun earlier."""
         path = self._layout.incoming(key)
         if path is None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from registry.adapters.fs_buffers import BLOCK, Buffer, BufferPool, Lane
 from registry.adapters.fs_files import IncomingFile, Layout, sync_folder
 from registry.adapters.fs_pieces import Attempt, Piece, Running
+from registry.adapters.hashing_sink import is_same
 from registry.adapters.os_errors import os_errors
 from registry.core.digest import Digest
 from registry.core.errors import DigestMismatch, OperationFailed, RegistryError
@@ -40,6 +41,8 @@ class Workshop:
 
 class FsIncoming:
     """An append-only file under a random key, hashed as it grows."""
+
+    rereads = True
 
     def __init__(
         self, workshop: Workshop, path: Path, file: IncomingFile, size: int, running: Running | None
@@ -148,6 +151,15 @@ class FsIncoming:
             data = await self._writing.call(partial(self._file.read, start, min(stop, self._size)))
         self._check_failure()
         return data
+
+    async def repeats(self, start: int, body: Body) -> bool:
+        """Whether a body is what was accepted last."""
+        return await is_same(body, self, start)
+
+    async def durable(self) -> list[tuple[int, int]]:
+        """Everything."""
+        await self.flush()
+        return [(0, self._size)]
 
     async def flush(self) -> None:
         """Wait until every byte accepted, and the name they are found under, is durable."""

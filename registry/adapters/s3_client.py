@@ -2,8 +2,8 @@
 
 Everything that talks to the store goes through `S3Bucket`. Keys, below the prefix:
 
-    blobs/<2 hex>/<32 hex>            a blob; the 32 digits, random, are its storage key
-    incoming/<32 hex>/<start>-<stop>  a rest shorter than a part, of bytes on their way in
+    blobs/<2 hex>/<32 hex>                a blob; the 32 digits, random, are its storage key
+    incoming/<32 hex>/<start>-<stop>      less than a part, of bytes on their way in
     manifests/<host>/<ns>/<model>/<tag>   tags, as in the models folder
 
 A storage key is written by one process once and never used again.
@@ -11,16 +11,22 @@ A storage key is written by one process once and never used again.
 Source: Amazon S3 API reference 2006-03-01, "Error responses".
 """
 
+import contextlib
 import random
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeVar
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+)
 
 from registry.core.errors import OperationFailed, RegistryError, StorageFull, Unavailable
 from registry.core.storage_url import S3Url
@@ -34,7 +40,7 @@ _CONNECTIONS = 128
 _TRIES = 6
 _PAUSE_S = 0.2
 _LONGEST_S = 5.0
-_GONE = {"NoSuchKey", "NoSuchUpload", "NotFound", "404"}
+_GONE = {"NoSuchKey", "NoSuchUpload", "NotFound", "404", "InvalidRange"}
 _FULL = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"}
 _BUSY = {
     "SlowDown", "InternalError", "RequestTimeout", "ServiceUnavailable", "Throttling", "BadDigest",
@@ -158,6 +164,49 @@ class S3Bucket:
                     raise found from error
             longest = min(_PAUSE_S * (1 << failures), _LONGEST_S)
             time.sleep(random.random() * longest)  # noqa: S311
+
+    def read(self, key: str, start: int, stop: int) -> bytes:
+        """The bytes `[start, stop)` of an object, all of them.
+
+        Raises:
+            Gone: it is not there, or is shorter.
+            Unavailable: the store breaks off each time.
+        """
+        if start >= stop:
+            return b""
+
+        def step() -> bytes:
+            answer = self.client.get_object(
+                Bucket=self.name, Key=key, Range=f"bytes={start}-{stop - 1}"
+            )
+            with contextlib.closing(answer["Body"]) as body:
+                data: bytes = body.read()
+            if len(data) != stop - start:
+                raise IncompleteReadError(actual_bytes=len(data), expected_bytes=stop - start)
+            return data
+
+        return self.tried(step)
+
+    def listed(self, prefix: str) -> Iterator[dict[str, Any]]:
+        """The objects whose keys begin so, page by page."""
+        token: dict[str, str] = {}
+        while True:
+            page = self.call("list_objects_v2", Prefix=prefix, **token)
+            yield from page.get("Contents", [])
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def check(self) -> None:
+        """Write an object and delete it.
+
+        Raises:
+            Refused: the bucket cannot be used; the sentence says why.
+            Unavailable: the store does not answer.
+        """
+        probe = self.path("incoming", "probe")
+        self.call("put_object", Key=probe, Body=b"")
+        self.call("delete_object", Key=probe)
 
 
 def translated(error: ClientError | BotoCoreError) -> RegistryError | Gone:

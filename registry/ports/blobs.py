@@ -16,8 +16,8 @@ Small contents of our own making go the other way round: their bytes are rows of
 first, and `put` and `sync` later make files of them (ADR 0007).
 
 `confirm` runs inside the transaction and makes sure that the published bytes are (still) there: a
-concurrent `free` of the same digest may have removed them after `publish` (ADR 0003). `remove`
-likewise runs inside a transaction that has just seen that no row mentions the blob.
+concurrent `free` of the same digest may have removed them after `publish` (ADR 0003). Where
+`remove` belongs, `reuses_keys` says.
 
 Sizes and offsets are bytes; ranges are half-open `[start, stop)`.
 """
@@ -85,7 +85,7 @@ class Incoming(Sink, Arrived, Protocol):
 
     @property
     def key(self) -> str:
-        """The random key: `BlobStore.resume` takes it up again."""
+        """The random key: `BlobStore.resume` takes it up again. `flush` may change it."""
 
     async def receive(self, body: Body) -> int:
         """Append a whole body; return its length in bytes.
@@ -103,11 +103,27 @@ class Incoming(Sink, Arrived, Protocol):
             StorageFull: no space for it.
         """
 
+    @property
+    def rereads(self) -> bool:
+        """Whether `read` has all bytes before they are sealed; an object store has those later."""
+
     async def read(self, start: int, stop: int) -> bytes:
         """Bytes already written, to look into them or hash them again. At most a few MiB."""
 
+    async def repeats(self, start: int, body: Body) -> bool:
+        """Whether a body, which is not kept, is what was accepted last: the bytes from `start` on.
+
+        Where that cannot be known any more, its length is what counts: the digest will tell.
+        """
+
     async def flush(self) -> None:
         """Wait until every byte accepted is on stable storage."""
+
+    async def durable(self) -> list[tuple[int, int]]:
+        """Ranges that would outlive this process: of bytes out of order, what is cheap to have so.
+
+        After `flush` everything. In order, apart from one another.
+        """
 
     async def close(self, *, intact: bool = True) -> None:
         """Let go of files and buffers and of an incoming name that was published; keep the rest.
@@ -121,7 +137,11 @@ class Incoming(Sink, Arrived, Protocol):
 
 
 class Opened(Protocol):
-    """A blob opened for reading. Stays readable after the blob is removed."""
+    """A blob opened for reading. From a folder it stays readable after the blob is removed.
+
+    Raises:
+        BlobUnknown: from what reads, if it does not.
+    """
 
     @property
     def size(self) -> int:
@@ -157,6 +177,15 @@ class Turn(Protocol):
 class BlobStore(Protocol):
     """Where bytes are kept."""
 
+    @property
+    def reuses_keys(self) -> bool:
+        """Whether the same bytes get the same storage key again, as a folder's file names do.
+
+        Then `remove` is quick and belongs into the transaction that has just seen that no row
+        mentions the blob. Else a key never comes back: `remove` asks an object store, which takes
+        a while, and comes after the transaction.
+        """
+
     async def turn(self, name: str) -> Turn | None:
         """Wait until no other process writes the incoming bytes that `name` stands for.
 
@@ -174,8 +203,10 @@ class BlobStore(Protocol):
             StorageFull: `size_hint` bytes do not fit.
         """
 
-    async def resume(self, key: str, size: int) -> Incoming:
+    async def resume(self, key: str, size: int, *, sparse: bool = False) -> Incoming:
         """Go on with bytes begun earlier, also by another process: the first `size` are kept.
+
+        `sparse`: bytes that came out of order; which of them are there, `durable` tells.
 
         Raises:
             UploadUnknown: the key is not there, or has fewer bytes.
@@ -210,7 +241,7 @@ class BlobStore(Protocol):
         """The path of a blob's file on this machine, if it has one: for workers and zero copy."""
 
     def remove(self, storage_key: str) -> None:
-        """Delete a blob's bytes; absent is fine. Synchronous and quick, inside a transaction."""
+        """Delete a blob's bytes; absent is fine. Blocks: see `reuses_keys` for where it belongs."""
 
     async def discard(self, key: str) -> None:
         """Delete incoming bytes; absent is fine."""
