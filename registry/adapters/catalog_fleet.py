@@ -12,7 +12,7 @@ from registry.adapters.catalog_transfers import _put
 from registry.adapters.statements import Insert, Queries, Row, Statement
 from registry.core.names import ModelName
 from registry.core.placement import Placement
-from registry.ports.fleet import Enlisted, Usage
+from registry.ports.fleet import Enlisted, Replica, Usage
 
 _P = bindparam
 _COUNTS = ("requests", "prompt_tokens", "tokens", "milliseconds")
@@ -21,6 +21,14 @@ _USAGE_KEYS = ("hour", "account", "model", "worker")
 _WORKERS = Statement(select(t.worker).order_by(t.worker.c.name))
 _PUT_WORKER = Statement(_put(t.worker, "name"))
 _DELETE_WORKER = Statement(delete(t.worker).where(t.worker.c.name == _P("name")))
+_DRAINED = Statement(select(t.drained_worker.c.name))
+_DRAIN = Statement(
+    lambda insert: insert(t.drained_worker).values(name=_P("name")).on_conflict_do_nothing()
+)
+_RESUME = Statement(delete(t.drained_worker).where(t.drained_worker.c.name == _P("name")))
+_REPLICAS = Statement(select(t.replica).order_by(t.replica.c.id))
+_PUT_REPLICA = Statement(_put(t.replica, "id"))
+_DELETE_REPLICA = Statement(delete(t.replica).where(t.replica.c.id == _P("id")))
 _PLACEMENTS = Statement(
     select(t.placement.c.model, t.placement.c.labels, t.placement.c.pinned).order_by(
         t.placement.c.model_key
@@ -53,6 +61,14 @@ class FleetQueries(Queries):
     def workers(self) -> list[Enlisted]:
         """See `FleetReader`."""
         return [_worker(row) for row in self._sql.all(_WORKERS)]
+
+    def drained(self) -> frozenset[str]:
+        """See `FleetReader`."""
+        return frozenset(name for (name,) in self._sql.all(_DRAINED))
+
+    def replicas(self) -> list[Replica]:
+        """See `FleetReader`."""
+        return [Replica(*row) for row in self._sql.all(_REPLICAS)]
 
     def placements(self) -> list[tuple[ModelName, Placement]]:
         """See `FleetReader`."""
@@ -88,6 +104,18 @@ class FleetChanges(FleetQueries):
     def delete_worker(self, name: str) -> bool:
         """See `FleetWriter`."""
         return self._sql.run(_DELETE_WORKER, name=name) > 0
+
+    def drain(self, name: str, *, drained: bool) -> None:
+        """See `FleetWriter`."""
+        self._sql.run(_DRAIN if drained else _RESUME, name=name)
+
+    def put_replica(self, replica: Replica) -> None:
+        """See `FleetWriter`."""
+        self._sql.run(_PUT_REPLICA, **asdict(replica))
+
+    def delete_replica(self, id_: str) -> None:
+        """See `FleetWriter`."""
+        self._sql.run(_DELETE_REPLICA, id=id_)
 
     def put_placement(self, name: ModelName, placement: Placement) -> None:
         """See `FleetWriter`."""

@@ -18,6 +18,18 @@ worker = Table(
     Column("key", _TEXT, nullable=False),
 )
 
+drained_worker = Table("drained_worker", metadata, Column("name", _TEXT, primary_key=True))
+
+replica = Table(
+    "replica",
+    metadata,
+    Column("id", _TEXT, primary_key=True),
+    Column("url", _TEXT, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("workers", _TEXT, nullable=False),  # JSON list
+)
+
 placement = Table(
     "placement",
     metadata,

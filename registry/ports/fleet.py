@@ -63,8 +63,29 @@ class Usage:
     milliseconds: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A process that serves this library. `id` is new with each start.
+
+    `url` is where others reach it, empty if they cannot. It moves `beat` on as long as it lives;
+    `seen_at` is its own clock. `workers` is JSON: what it last saw of them.
+    """
+
+    id: str
+    url: str
+    beat: int
+    seen_at: int
+    workers: str
+
+
 class FleetReader(Protocol):
     """What a read function may ask."""
+
+    def drained(self) -> frozenset[str]:
+        """Workers that get nothing new and are no servers of `workers`, which say it themselves."""
+
+    def replicas(self) -> list[Replica]:
+        """All rows, also of processes that ended without a word."""
 
     def workers(self) -> list[Enlisted]:
         """All existing servers that are workers, by name."""
@@ -81,6 +102,15 @@ class FleetWriter(FleetReader, Protocol):
 
     def put_worker(self, worker: Enlisted) -> None:
         """Add a server, or change the one of that name."""
+
+    def drain(self, name: str, *, drained: bool) -> None:
+        """Give a worker nothing new, or something again; see `drained`."""
+
+    def put_replica(self, replica: Replica) -> None:
+        """Add a process, or what is new of it."""
+
+    def delete_replica(self, id_: str) -> None:
+        """Forget a process."""
 
     def delete_worker(self, name: str) -> bool:
         """Forget a server; False if there was none."""

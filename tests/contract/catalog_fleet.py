@@ -5,7 +5,7 @@ from dataclasses import replace
 from registry.core.names import ModelName
 from registry.core.placement import Placement
 from registry.ports.catalog import Catalog
-from registry.ports.fleet import Enlisted, Usage
+from registry.ports.fleet import Enlisted, Replica, Usage
 
 WORKER = Enlisted(
     name="gpu",
@@ -31,6 +31,25 @@ class FleetContract:
         assert await catalog.write(lambda tx: tx.delete_worker("gpu"))
         assert not await catalog.write(lambda tx: tx.delete_worker("gpu"))
         assert [item.name for item in await catalog.read(lambda tx: tx.workers())] == ["b"]
+
+    async def test_workers_are_drained_by_name(self, catalog: Catalog) -> None:
+        assert await catalog.read(lambda tx: tx.drained()) == frozenset()
+        for name in ("local", "gpu", "gpu"):
+            await catalog.write(lambda tx, name=name: tx.drain(name, drained=True))  # type: ignore[misc]  # mypy sees no default
+        assert await catalog.read(lambda tx: tx.drained()) == {"local", "gpu"}
+        for name in ("gpu", "unknown"):
+            await catalog.write(lambda tx, name=name: tx.drain(name, drained=False))  # type: ignore[misc]  # mypy sees no default
+        assert await catalog.read(lambda tx: tx.drained()) == {"local"}
+
+    async def test_a_replica_is_as_it_last_said(self, catalog: Catalog) -> None:
+        one, two = Replica("a", "http://a", 1, 5, "[]"), Replica("b", "", 1 << 40, 1 << 62, "[1]")
+        await catalog.write(lambda tx: tx.put_replica(two))
+        await catalog.write(lambda tx: tx.put_replica(replace(one, beat=0, workers="")))
+        await catalog.write(lambda tx: tx.put_replica(one))
+        assert await catalog.read(lambda tx: tx.replicas()) == [one, two]
+        await catalog.write(lambda tx: tx.delete_replica("a"))
+        await catalog.write(lambda tx: tx.delete_replica("a"))
+        assert await catalog.read(lambda tx: tx.replicas()) == [two]
 
     async def test_a_placement_is_of_a_model_in_any_case(self, catalog: Catalog) -> None:
         name, other = ModelName.parse("Team/Llama:8B"), ModelName.parse("team/llama:8b")
