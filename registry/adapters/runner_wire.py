@@ -1,10 +1,12 @@
 """HTTP to a runner: one connection per request, over a Unix socket or loopback.
 
-A runner is llama.cpp's server in a child process of ours. New connections cost it less than kept
-ones: each of those holds one of its threads while it is idle.
+A runner is llama.cpp's server in a child process of ours. It closes a connection behind each
+streamed answer, and a kept one holds one of its threads, which looks every 10 ms whether there is
+anything to do.
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, Callable
 from typing import cast
 
@@ -47,25 +49,49 @@ class RunnerWire:
         Raises:
             WorkerLost: nobody listens, or the connection broke before the status came.
         """
-        loop = asyncio.get_running_loop()
-        reply = RunnerReply(loop, self._stall_s, self._broken)
+        reply = RunnerReply(asyncio.get_running_loop(), self._stall_s, self._broken)
+        head = f"{method} {path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n"
+        request = head.encode() + body
         try:
-            async with asyncio.timeout(_CONNECT_S):
-                if isinstance(self.address, str):
-                    await loop.create_unix_connection(lambda: reply, self.address)
-                else:
-                    await loop.create_connection(lambda: reply, *self.address)
+            if isinstance(self.address, str):
+                reply.write(await _over_socket(self.address, request, reply))
+            else:
+                await _over_network(self.address, reply)
+                reply.write(request)
         except OSError as error:  # TimeoutError is one too
             self._broken()
             raise WorkerLost from error
-        head = f"{method} {path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n"
         try:
-            reply.write(head.encode() + body)
             await reply.started()
         except BaseException:
             await reply.close()
             raise
         return reply
+
+
+async def _over_network(address: tuple[str, int], reply: "RunnerReply") -> None:
+    async with asyncio.timeout(_CONNECT_S):
+        await asyncio.get_running_loop().create_connection(lambda: reply, *address)
+
+
+async def _over_socket(path: str, request: bytes, reply: "RunnerReply") -> bytes:
+    """Connect, and send what fits at once: the runner then works while we get ready to listen.
+
+    What did not fit is returned. A Unix socket is connected without waiting, or refuses.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.setblocking(False)
+        connection.connect(path)
+        try:
+            sent = connection.send(request)
+        except BlockingIOError:
+            sent = 0
+        await asyncio.get_running_loop().create_unix_connection(lambda: reply, sock=connection)
+    except BaseException:
+        connection.close()
+        raise
+    return request[sent:]
 
 
 class RunnerReply(asyncio.Protocol):
@@ -92,7 +118,7 @@ class RunnerReply(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send the request."""
-        if self._transport is not None:
+        if self._transport is not None and data:
             self._transport.write(data)
 
     async def started(self) -> None:

@@ -77,12 +77,13 @@ class LoadSpec:
     architecture: str = ""
     memory: int = 0
     pinned: bool = False
+    key: str = field(init=False, repr=False, compare=False)
+    """Canonical text of all that makes a runner another one."""
 
-    @property
-    def key(self) -> str:
-        """Canonical text of all that makes a runner another one."""
-        blobs = [self.model, *self.adapters, *self.projectors]
-        return "|".join([*(str(item.digest) for item in blobs), repr(self.options)])
+    def __post_init__(self) -> None:
+        """Word the key: it is asked for many times a request."""
+        blobs = [*(str(item.digest) for item in self.blobs), repr(self.options)]
+        object.__setattr__(self, "key", "|".join(blobs))
 
     @property
     def blobs(self) -> tuple[Weights, ...]:

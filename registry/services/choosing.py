@@ -5,7 +5,6 @@ Source: spec inference-and-gguf 4.
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from registry.core.errors import RegistryError
 from registry.core.names import ModelName
@@ -129,6 +128,5 @@ class Chooser:
         )
         holder = self._reserved.get(worker.name, ticket)
         held = holder is not ticket or self.refusals.is_busy(worker.name, ticket.key, now)
-        found = stance.candidate(ticket.spec)
-        draining = found.draining or worker.name in self.drained
-        return replace(found, able=able, held=held or found.held, draining=draining)
+        drained = worker.name in self.drained
+        return stance.candidate(ticket.spec, able=able, held=held, drained=drained)

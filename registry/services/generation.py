@@ -40,6 +40,7 @@ from registry.services.traits import KnownTraits, Traits
 from registry.services.waiting import Errand
 from registry.settings import Worker as WorkerSettings
 
+_ALL = frozenset(Dialect)
 _ONE_IMAGE = "this model only supports one image while more than one image requested"
 _SMALL_SCHEMA = 2048
 _NS = 1_000_000_000
@@ -184,15 +185,16 @@ class Generation:
         Raises:
             RequestInvalid: none, for a model whose prompts only an Ollama server can make.
         """
-        here = {worker.dialect for worker in self._router.workers()}
         renderer = job.rendering.renderer
         if renderer and not job.rendering.jinja:
+            here = {worker.dialect for worker in self._router.workers()}
             if here and Dialect.OLLAMA not in here:
                 raise RequestInvalid(f"renderer {quote(renderer)} is not supported")
             return frozenset({Dialect.OLLAMA})
-        if beyond_chat(job.wish) and here != {Dialect.OPENAI}:
-            return frozenset(Dialect) - {Dialect.OPENAI}
-        return frozenset(Dialect)
+        if beyond_chat(job.wish):
+            here = {worker.dialect for worker in self._router.workers()}
+            return _ALL if here == {Dialect.OPENAI} else _ALL - {Dialect.OPENAI}
+        return _ALL
 
     async def _events(self, job: Job, running: Running) -> AsyncGenerator[AnswerEvent, None]:
         """The answer by one lease; asked again with another if that one is lost at once."""

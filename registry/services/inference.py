@@ -76,12 +76,20 @@ class Admitted:
     account: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the checks need of a model."""
+
+    capabilities: list[str]
+    parameters: Mapping[str, Any]
+
+
 class Inference:
     """What is checked before a model runs."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
-        self._capabilities: dict[Digest, list[str]] = {}
+        self._known: dict[Digest, _Known] = {}
 
     def reference(self, ask: Ask) -> ModelReference:
         """The checks that need the name alone.
@@ -119,7 +127,7 @@ class Inference:
         parts = await self._models.parts(tag)
         admitted = Admitted(ask, tag, parts)
         if ask.purpose.embeds:
-            self._check_options(ask, parts)
+            self._check_options(ask, tag, parts)
             if _is_stub(parts):
                 self.unknown(ask)
             return admitted
@@ -127,8 +135,8 @@ class Inference:
             self._check_stub(ask, reference, parts.config.remote_host)
         if ask.unload:
             return admitted
-        self._check_generation(ask, self._can(tag, parts), str(tag.model))
-        self._check_options(ask, parts)
+        self._check_generation(ask, self._look(tag, parts).capabilities, str(tag.model))
+        self._check_options(ask, tag, parts)
         return admitted
 
     def unknown(self, ask: Ask) -> NoReturn:
@@ -151,13 +159,14 @@ class Inference:
             raise RequestInvalid("this server cannot run this remote model")
         raise Forbidden(CLOUD_INFERENCE)
 
-    def _can(self, tag: Tag, parts: Parts) -> list[str]:
-        """The capabilities of a model; manifests never change, so they are remembered."""
-        found = self._capabilities.get(tag.digest)
+    def _look(self, tag: Tag, parts: Parts) -> "_Known":
+        """What the checks need of a model; manifests never change, so it is remembered."""
+        found = self._known.get(tag.digest)
         if found is None:
-            if len(self._capabilities) >= _KEPT:
-                self._capabilities.clear()
-            found = self._capabilities[tag.digest] = parts.capabilities(look_into_gguf=True)
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            capabilities = parts.capabilities(look_into_gguf=True)
+            found = self._known[tag.digest] = _Known(capabilities, parts.parameters)
         return found
 
     def _check_generation(self, ask: Ask, capabilities: list[str], full_name: str) -> None:
@@ -176,8 +185,8 @@ class Inference:
         if missing:
             raise RequestInvalid(f"{full_name} does not support " + "\n".join(missing))
 
-    def _check_options(self, ask: Ask, parts: Parts) -> None:
-        check_options(parts.parameters)
+    def _check_options(self, ask: Ask, tag: Tag, parts: Parts) -> None:
+        check_options(self._look(tag, parts).parameters)
         check_options(ask.options or {})
 
 

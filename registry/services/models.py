@@ -47,13 +47,22 @@ class Models:
         self._housekeeping = housekeeping
         self._clock = clock
         self._parts: dict[Digest, Parts] = {}
+        self._tags: dict[ModelName, tuple[int, Tag | None]] = {}
         self._shown = Kept(_SHOWN_BYTES)
 
     async def find(self, name: ModelName) -> Tag | None:
-        """The model's tag, whatever the case of its name."""
+        """The model's tag, whatever the case of its name; remembered until anything is written."""
         if not name.is_valid:
             return None
-        return await self._catalog.read(lambda tx: tx.find_model(name))
+        version = self._catalog.version()
+        known = self._tags.get(name)
+        if known is not None and known[0] == version:
+            return known[1]
+        found = await self._catalog.read(lambda tx: tx.find_model(name))
+        if len(self._tags) >= _CACHED_PARTS:
+            self._tags.pop(next(iter(self._tags)))
+        self._tags[name] = version, found
+        return found
 
     async def parts(self, tag: Tag) -> Parts:
         """The model taken apart."""

@@ -53,9 +53,9 @@ class Refusals:
         if len(self._busy) > _KNOWN:
             self._busy.popitem(last=False)
 
-    def forget(self, worker: str, key: str) -> None:
-        """It has given a lease after all."""
-        self._busy.pop((worker, key), None)
+    def forget(self, worker: str, key: str) -> bool:
+        """It has given a lease after all; whether it had not."""
+        return self._busy.pop((worker, key), None) is not None
 
     def is_final(self, worker: str, key: str, now: float) -> bool:
         """Whether the worker cannot run it."""

@@ -206,9 +206,7 @@ class Router:
         try:
             if self._line.head(ticket.key) is ticket:
                 self._serve(ticket)
-            self._set_timer()
-            async with asyncio.timeout_at(ticket.since + self._line.limits.wait_s):
-                claim = await ticket.turn
+            claim = await self._wait(ticket)
         except TimeoutError as error:
             raise Unavailable("no worker had time for this model", 60) from error
         except RegistryError as error:
@@ -221,6 +219,13 @@ class Router:
                 self._forgo(ticket)
         self.meter.waited(loop.time() - ticket.since)
         return claim
+
+    async def _wait(self, ticket: Ticket) -> Claim:
+        if ticket.turn.done():
+            return ticket.turn.result()
+        self._set_timer()
+        async with asyncio.timeout_at(ticket.since + self._line.limits.wait_s):
+            return await ticket.turn
 
     def _forgo(self, ticket: Ticket) -> None:
         """The client left, perhaps in the moment in which its turn had come."""
@@ -271,9 +276,9 @@ class Router:
             others = self._standing.is_used(claim.worker, besides=claim)
             self._chooser.refusals.busy(claim.worker, ticket, error, now(), others=others)
         else:
-            self._chooser.refusals.forget(claim.worker, ticket.key)
             self.meter.loaded(claim.worker, running.load_ns)
-            self.refresh()
+            if self._chooser.refusals.forget(claim.worker, ticket.key) or running.load_ns:
+                self.refresh()  # else nothing is new that the claim did not tell
             return running
         return None
 

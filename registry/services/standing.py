@@ -97,14 +97,17 @@ class Stance:
         self._idle.pop(claim.runner, None)
         self._ours[claim.runner] += count
 
-    def candidate(self, spec: LoadSpec) -> Candidate:
-        """The worker as the rules see it for one model, ability aside."""
+    def candidate(
+        self, spec: LoadSpec, *, able: bool = True, held: bool = False, drained: bool = False
+    ) -> Candidate:
+        """The worker as the rules see it for one model; what only the caller knows is given."""
         facts = self.facts
         runner = runner_of(self.worker, facts, spec)
         found, mine = self._loaded.get(runner), self._ours[runner]
         return Candidate(
             name=self.worker.name,
-            draining=facts.draining or not facts.reachable,
+            able=able,
+            draining=drained or facts.draining or not facts.reachable,
             labels=facts.labels,
             memory_total=facts.memory_total,
             memory_free=max(0, facts.memory_free - self._unlisted),
@@ -116,7 +119,7 @@ class Stance:
             missing=_missing(self.worker, facts, spec),
             loads=self._loads,
             load_bytes_per_s=facts.load_bytes_per_s,
-            held=runner in self._idle and self._makes_room,
+            held=held or (runner in self._idle and self._makes_room),
         )
 
     @property

@@ -81,7 +81,7 @@ def _fast(value: Any, sort: bool) -> bytes | None:
         data = orjson.dumps(value, option=_OPTIONS | (orjson.OPT_SORT_KEYS if sort else 0))
     except TypeError:
         return None
-    if _is_doubtful(data) and _is_doubtful(_STRINGS.sub(b'""', data)):
+    if type(value) is not str and _is_doubtful(data) and _is_doubtful(_STRINGS.sub(b'""', data)):
         return None
     return data
 
