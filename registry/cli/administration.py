@@ -19,7 +19,9 @@ from registry.ports.accounts import AuditEntry
 from registry.services.accounts import Accounts
 from registry.services.audit import Audit
 from registry.services.fleet import Fleet
+from registry.services.job_desk import JobDesk
 from registry.services.signing_keys import SigningKeys
+from registry.services.sharing import Sharing
 from registry.services.tokens import Tokens
 from registry.services.usage import Ledger
 from registry.services.worker_keys import WorkerKeys
@@ -48,6 +50,7 @@ class Administration:
     worker_keys: WorkerKeys
     fleet: Fleet
     ledger: Ledger
+    jobs: JobDesk
     clock: Callable[[], int]
 
 
@@ -95,6 +98,7 @@ async def _run(
                 WorkerKeys(catalog, time.time_ns),
                 Fleet(catalog, time.time_ns),
                 Ledger(catalog, time.time_ns),
+                JobDesk(Sharing(catalog)),
                 time.time_ns,
             )
         )

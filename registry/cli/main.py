@@ -20,6 +20,7 @@ from registry.cli import (
     conversion,
     database,
     fleet,
+    jobs,
     models,
     worker,
 )
@@ -73,6 +74,7 @@ admin.add_to(
 )
 fleet.add_to(app, worker.worker)
 app.add_typer(worker.worker)
+app.add_typer(jobs.jobs)
 app.command("migrate")(database.migrate)
 app.command("backup")(database.backup)
 app.command("restore")(database.restore)

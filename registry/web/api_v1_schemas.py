@@ -55,6 +55,7 @@ PATH_PARTS: dict[str, TypeAdapter[Any]] = {
     "worker": TypeAdapter(
         Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
     ),
+    "job": TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]),
     "grant": TypeAdapter(Annotated[int, Field(ge=1, le=BIGGEST)]),
 }
 

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.anyio
 
 PEOPLE = ("stranger", "reader", "writer", "owner")
 V1 = "/api/v1"
+NO_JOB = "0" * 16
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,12 @@ LINES = [
     Line("GET", f"{V1}/placements", ADMIN.format(200)),
     Line("PUT", f"{V1}/placements", ADMIN.format(404), '{"model":"none","pinned":true}'),
     Line("GET", f"{V1}/usage", ADMIN.format(200)),
+    # jobs: one's own, with a credential that may read; to cancel, one that may write
+    Line("GET", f"{V1}/jobs", "401 401 200 200 200 200 403 200 403 200"),
+    Line("GET", f"{V1}/jobs/{NO_JOB}", "401 401 404 404 404 404 403 404 403 404",
+         route=f"{V1}/jobs/{{job}}"),
+    Line("DELETE", f"{V1}/jobs/{NO_JOB}", "401 401 404 404 404 404 403 403 403 404",
+         route=f"{V1}/jobs/{{job}}"),
     Line("GET", "/metrics", "401 401 403 403 403 403 403 403 403 200"),
     # the pages
     Line("GET", "/ui", PAGE.format(303)),
