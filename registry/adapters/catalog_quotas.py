@@ -86,6 +86,10 @@ def _ancestors(path_key: str) -> dict[str, str]:
 class QuotaQueries(Queries):
     """The reader's methods about quotas."""
 
+    def has_quotas(self) -> bool:
+        """See `UpkeepReader`."""
+        return self._sql.one(_ANY) is not None
+
     def quotas(self) -> list[Quota]:
         """See `UpkeepReader`."""
         return [Quota(*row) for row in self._sql.all(_ALL)]
@@ -153,7 +157,7 @@ class QuotaChanges(QuotaQueries):
 
     def reserve(self, upload: Upload, size: int) -> Upload:
         """See `UpkeepWriter`."""
-        if self._sql.one(_ANY) is None:
+        if not self.has_quotas():
             return upload
         row = self._sql.one(_PATH, repository=upload.repository_id)
         if row is None:
@@ -172,7 +176,7 @@ class QuotaChanges(QuotaQueries):
         Raises:
             QuotaExceeded: they do not fit.
         """
-        if self._sql.one(_ANY) is None:
+        if not self.has_quotas():
             return
         row = self._sql.one(_PATH, repository=repository_id)
         for quota in self._over(row[0]) if row else ():

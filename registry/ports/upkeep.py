@@ -149,6 +149,9 @@ class UpkeepReader(Protocol):
         """Blobs found to be wrong, with a digest text above `after`, by digest."""
 
     # rules
+    def has_quotas(self) -> bool:
+        """Whether there is any."""
+
     def quotas(self) -> list[Quota]:
         """All quotas, by namespace."""
 

@@ -72,6 +72,7 @@ class Pull:
             Denied, TagImmutable: the permit is against the tag.
             NameInvalid: before the first event.
             UpstreamFailed: the registry's fault, in the words that Ollama's clients know.
+            QuotaExceeded: the model does not fit into its namespace.
             StorageFull: no space for a blob.
         """
         if not name.is_valid:
@@ -89,6 +90,7 @@ class Pull:
         asking = Asking(f"pull:{secrets.token_hex(8)}", permit.guard.who, name.short)
         leases = Leases(self._workshop, asking)
         try:
+            await self._check_room(name, manifest)
             async with aclosing(self._blobs(upstream, manifest, leases, permit)) as events:
                 async for event in events:
                     yield event
@@ -158,6 +160,11 @@ class Pull:
     async def _is_here(self, digest: Digest) -> bool:
         blob = await self._workshop.catalog.read(lambda tx: tx.blob(digest))
         return blob is not None and not blob.suspect
+
+    async def _check_room(self, name: ModelName, manifest: Manifest) -> None:
+        """Refuse before any byte comes what does not fit into the namespace's quota."""
+        blobs = [(blob.digest, blob.size) for blob in blobs_of(manifest)]
+        await self._workshop.catalog.scan(lambda tx: tx.check_room(name.repository, blobs))
 
     def _check_sizes(self, blobs: list[Descriptor]) -> None:
         limit = self._settings.limits.blob_bytes

@@ -10,9 +10,21 @@ from registry.core.digest import Digest
 from registry.core.errors import NameInvalid, NotFound, RequestInvalid
 from registry.core.names import RepositoryName
 from registry.ports.catalog import Catalog
+from registry.ports.transfers import Upload
 from registry.ports.upkeep import Quota
 
 _MOST = 1 << 62
+
+
+async def set_aside(catalog: Catalog, upload: Upload, size: int) -> Upload:
+    """Reserve `size` bytes in all for a session before it takes them; returns it as it is then.
+
+    Raises:
+        QuotaExceeded: they do not fit.
+    """
+    if size <= upload.reserved or not await catalog.read(lambda tx: tx.has_quotas()):
+        return upload
+    return await catalog.write(lambda tx: tx.reserve(upload, size))
 
 
 class Quotas:

@@ -22,6 +22,7 @@ from registry.core.digest import Digest
 from registry.core.errors import (
     Conflict,
     DigestMismatch,
+    QuotaExceeded,
     SizeInvalid,
     StorageFull,
     TooLarge,
@@ -34,6 +35,7 @@ from registry.ports.blobs import Body, Incoming
 from registry.ports.catalog import Blob, Reader, Transaction
 from registry.ports.transfers import Upload
 from registry.services.blobs import Blobs, is_empty
+from registry.services.quotas import set_aside
 from registry.services.upload_turns import HashingSink, LiveSession, LiveSessions
 
 NS = 10**9
@@ -73,13 +75,18 @@ class Uploads:
         self._open: dict[str, int] = {}  # session -> when it expires
 
     async def begin(
-        self, name: RepositoryName, declared: Digest | None = None, subject: str = ""
+        self,
+        name: RepositoryName,
+        declared: Digest | None = None,
+        subject: str = "",
+        size: int = 0,
     ) -> Upload:
-        """Begin a session; `declared` is the digest its client means to send.
+        """Begin a session; `declared` is the digest its client means to send, `size` how much.
 
         It is for `subject` alone, whatever token a later request comes with: see `check_subject`.
 
         Raises:
+            QuotaExceeded: so much does not fit into the namespace.
             Unavailable: too many sessions are open.
         """
         now = self._clock()
@@ -97,7 +104,7 @@ class Uploads:
                 subject=subject,
             )
             tx.put_upload(upload)
-            return upload
+            return tx.reserve(upload, size) if size else upload
 
         upload = await self._catalog.write(work)
         self._open[session] = upload.expires_at
@@ -133,6 +140,7 @@ class Uploads:
             SizeInvalid: the chunk broke off or has another length than it said; it is not kept.
             Conflict: a newer request took the session over.
             TooLarge: the blob would exceed its limit; the chunk is not kept.
+            QuotaExceeded: nor does it fit into the namespace; the chunk is not kept.
             StorageFull: no room; the whole session is dropped.
         """
         async with self._live.turn(session) as live:
@@ -179,6 +187,7 @@ class Uploads:
             DigestMismatch, SizeInvalid, TooLarge, StorageFull: nothing is kept.
         """
         self._check_size(size or 0)
+        await self._catalog.read(lambda tx: tx.check_room(name, [(digest, size or 0)]))
         incoming = await self._store.create(size)
         try:
             length = await incoming.receive(body)
@@ -257,6 +266,7 @@ class Uploads:
 
     async def _receive(self, live: LiveSession, upload: Upload, chunk: Chunk) -> Upload:
         """Write the chunk; the row as it is to be afterwards."""
+        upload = await set_aside(self._catalog, upload, upload.offset + (chunk.length or 0))
         incoming = await self._incoming(live, upload)
         length = await live.run(incoming.receive(chunk.body), lambda: incoming.size)
         if chunk.length is not None and length != chunk.length:
@@ -265,6 +275,7 @@ class Uploads:
         self._check_size(offset)
         if not length:
             return replace(upload, expires_at=self._expiry(upload))
+        upload = await set_aside(self._catalog, upload, offset)  # its length was not announced
         await incoming.flush()
         return replace(
             upload,
@@ -319,7 +330,6 @@ class Uploads:
         self, live: LiveSession, name: RepositoryName, upload: Upload, digest: Digest
     ) -> Digest:
         def done(tx: Transaction, blob: Blob) -> None:
-            self._blobs.link(tx, name, digest)
             now = self._clock()
             tx.put_upload(
                 replace(
@@ -330,10 +340,11 @@ class Uploads:
                     expires_at=now + self._limits.result_s * NS,
                 )
             )
+            self._blobs.link(tx, name, digest)  # into the room that the session had set aside
 
         try:
             await self._blobs.commit(await self._incoming(live, upload), digest, done)
-        except (DigestMismatch, StorageFull):
+        except (DigestMismatch, QuotaExceeded, StorageFull):
             await self._drop(live, upload)
             raise
         finally:
