@@ -22,6 +22,7 @@ from registry.cli import (
     fleet,
     jobs,
     models,
+    transport,
     worker,
 )
 
@@ -78,6 +79,8 @@ app.add_typer(jobs.jobs)
 app.command("migrate")(database.migrate)
 app.command("backup")(database.backup)
 app.command("restore")(database.restore)
+app.command("import")(transport.import_models)
+app.command("export")(transport.export_models)
 app.add_typer(config.config)
 
 
