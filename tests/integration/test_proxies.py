@@ -5,12 +5,8 @@ installed (`OLLAMA` names the binary, else it is looked for in PATH). `PROXY_TES
 of the layer.
 """
 
-import hashlib
-import json
 import os
-import random
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -26,14 +22,19 @@ import pytest
 
 from registry.web.files import PROBE_S
 from tests.support.certificates import Authority
-from tests.support.proxies import Front, program, proxied, started, wait_for
+from tests.support.proxies import Front, program, proxied, wait_for
 from tests.support.server import Server, free_port, running
+from tests.support.stock_clients import (
+    OLLAMA,
+    SKOPEO,
+    digest_of,
+    ollama_round_trip,
+    push_blob,
+    skopeo_round_trip,
+    some_bytes,
+)
 
 WAYS = ["direct", "nginx", "nginx-files", "caddy"]
-SIZE = int(os.environ.get("PROXY_TEST_MIB", "40")) << 20
-OLLAMA = os.environ.get("OLLAMA") or shutil.which("ollama")
-DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
-OCI = "application/vnd.oci.image.manifest.v1+json"  # skopeo takes foreign layers in these alone
 
 
 @dataclass
@@ -119,52 +120,6 @@ def running_tls(data: Path, port: int, environ: dict[str, str]) -> Iterator[Serv
         yield server
     finally:
         server.stop()
-
-
-def some_bytes(seed: int, size: int = SIZE) -> bytes:
-    dice = random.Random(seed)
-    return b"".join(dice.randbytes(1 << 20) for _ in range(size >> 20))
-
-
-def digest_of(data: bytes) -> str:
-    return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def model_of(layer: bytes, media_type: str) -> tuple[bytes, bytes]:
-    """The config and the manifest of a model of one layer, as ollama would word them."""
-    config = json.dumps({"model_format": "gguf", "rootfs": {"type": "layers"}}).encode()
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": media_type,
-        "config": {
-            "mediaType": "application/vnd.docker.container.image.v1+json",
-            "digest": digest_of(config),
-            "size": len(config),
-        },
-        "layers": [
-            {
-                "mediaType": "application/vnd.ollama.image.license",
-                "digest": digest_of(layer),
-                "size": len(layer),
-            }
-        ],
-    }
-    return config, json.dumps(manifest, separators=(",", ":")).encode()
-
-
-def push_blob(client: httpx2.Client, name: str, data: bytes) -> None:
-    """By a session, in two chunks, at the addresses that the service gives."""
-    begun = client.post(f"/v2/{name}/blobs/uploads/")
-    assert begun.status_code == 202
-    location = begun.headers["location"]
-    middle = len(data) // 2
-    for part in (data[:middle], data[middle:]):
-        assert location.startswith(str(client.base_url)[:-1])
-        answer = client.patch(location, content=part)
-        assert answer.status_code == 202, answer.text
-        location = answer.headers["location"]
-    done = client.put(location, params={"digest": digest_of(data)})
-    assert done.status_code == 201, done.text
 
 
 def test_bytes_go_in_and_out_whole_and_by_range(place: Place) -> None:
@@ -283,73 +238,12 @@ def test_old_tls_is_not_spoken(place: Place) -> None:
 
 
 def test_skopeo_copies_in_and_out(place: Place) -> None:
-    skopeo = shutil.which("skopeo")
-    if skopeo is None:
+    if SKOPEO is None:
         pytest.skip("skopeo is not installed")
-    layer = some_bytes(4)
-    config, manifest = model_of(layer, OCI)
-    source, back = place.folder / "image", place.folder / "back"
-    source.mkdir()
-    for data in (config, layer):
-        (source / hashlib.sha256(data).hexdigest()).write_bytes(data)
-    (source / "manifest.json").write_bytes(manifest)
-    (source / "version").write_text("Directory Transport Version: 1.1\n")
-    certificates = place.folder / "trust"
-    certificates.mkdir()
-    shutil.copy(place.authority.file, certificates / "ca.crt")
-    image = f"docker://localhost:{place.port}/team/skopeo:v1"
-    for line in (
-        ["--dest-cert-dir", str(certificates), f"dir:{source}", image],
-        ["--src-cert-dir", str(certificates), image, f"dir:{back}"],
-    ):
-        done = subprocess.run(
-            [skopeo, "--insecure-policy", "copy", "--preserve-digests", *line],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-    assert (back / hashlib.sha256(layer).hexdigest()).read_bytes() == layer
-    assert (back / "manifest.json").read_bytes() == manifest
+    skopeo_round_trip(place.folder, place.port, place.authority, some_bytes(4))
 
 
 def test_ollama_pushes_and_pulls(place: Place) -> None:
-    if not OLLAMA:
+    if OLLAMA is None:
         pytest.skip("ollama is not installed")
-    layer = some_bytes(5)
-    config, manifest = model_of(layer, DOCKER)
-    models = place.folder / "models"
-    name = f"localhost:{place.port}/team/Llama-3.Q4:8b"
-    entry = models / "manifests" / f"localhost:{place.port}" / "team" / "Llama-3.Q4" / "8b"
-    entry.parent.mkdir(parents=True)
-    entry.write_bytes(manifest)
-    blobs = models / "blobs"
-    blobs.mkdir()
-    for data in (config, layer):
-        (blobs / digest_of(data).replace(":", "-")).write_bytes(data)
-    port = free_port()
-    environ = {
-        "HOME": str(place.folder),
-        "OLLAMA_MODELS": str(models),
-        "OLLAMA_HOST": f"127.0.0.1:{port}",
-        "SSL_CERT_FILE": str(place.authority.file),
-    }
-
-    def run(*words: str) -> None:
-        assert OLLAMA
-        done = subprocess.run(
-            [OLLAMA, *words],
-            env={**os.environ, **environ},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-
-    with started([OLLAMA, "serve"], port, place.folder / "ollama.log", **environ):
-        run("push", name)
-        run("rm", name)
-        assert list(blobs.iterdir()) == []
-        run("pull", name)
-    assert (blobs / digest_of(layer).replace(":", "-")).read_bytes() == layer
-    assert entry.read_bytes() == manifest
+    ollama_round_trip(place.folder, place.port, place.authority, some_bytes(5))

@@ -48,11 +48,12 @@ def _nginx(program: str, folder: Path, front: Front) -> Iterator[None]:
     """The recipe within the smallest configuration around it."""
     recipe = (DEPLOY / "nginx.conf").read_text()
     recipe = re.sub(r"listen \[::\]:\d+( ssl)?;", "", recipe)
-    servers = "".join(f"server 127.0.0.1:{port};" for port in front.inside)
+    line = "server 127.0.0.1:{} fail_timeout=2s;"
+    servers = "".join(line.format(port) for port in front.inside)
     for theirs, ours in {
         "listen 443 ssl;": f"listen 127.0.0.1:{front.outside} ssl;",
         "listen 80;": f"listen 127.0.0.1:{free_port()};",
-        "server 127.0.0.1:11434;": servers,
+        line.format(11434): servers,
         "/etc/ssl/registry/server.pem": str(front.pair.certificate),
         "/etc/ssl/registry/server.key": str(front.pair.key),
         "models.example.com": "localhost",
@@ -73,8 +74,8 @@ def _nginx(program: str, folder: Path, front: Front) -> Iterator[None]:
         f"{user}daemon off; pid {scratch}/pid; error_log {folder}/nginx.log warn;"
         f"events {{}} http {{ access_log off; {paths}\n{recipe}\n}}\n"
     )
-    line = [program, "-c", str(file), "-p", str(scratch)]
-    with started(line, front.outside, folder / "out.log"):
+    command = [program, "-c", str(file), "-p", str(scratch)]
+    with started(command, front.outside, folder / "out.log"):
         yield
     for left in scratch.rglob("*"):
         assert not left.is_file() or left.name == "pid", "nothing was written to disk on its way"
