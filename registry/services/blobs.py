@@ -169,13 +169,11 @@ class Blobs:
             DigestMismatch: the bytes are others.
             StorageFull: no room to publish them.
         """
-        if digest.algorithm != "sha256":
-            got = await incoming.digest(digest.algorithm)
-            if got != digest:
-                raise DigestMismatch(str(digest), str(got))
-        sealed = await incoming.seal()
-        if digest.algorithm == "sha256" and sealed != digest:
-            raise DigestMismatch(str(digest), str(sealed))
+        sealed = await incoming.seal()  # an object store can hash again what is sealed, not before
+        sha256 = digest.algorithm == "sha256"
+        got = sealed if sha256 else await incoming.digest(digest.algorithm)
+        if got != digest:
+            raise DigestMismatch(str(digest), str(got))
         key = await incoming.publish(sealed)
         return await self._record(incoming, digest, (sealed, key), also)
 

@@ -7,8 +7,6 @@ keep its connection open for minutes).
 """
 
 import asyncio
-import hashlib
-import mmap
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -16,13 +14,12 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from registry.core.digest import Digest
-from registry.core.errors import Conflict
+from registry.core.errors import Conflict, DigestMismatch, Unavailable
 from registry.core.names import RepositoryName
 from registry.ports.blobs import Incoming, Turn
 
 T = TypeVar("T")
 
-_BUFFER = 1 << 20
 _PATIENCE_S = 2.0
 
 
@@ -138,6 +135,20 @@ class LiveSession:
         self.commit = None
         return commit.result()
 
+    async def settled(self, digest: Digest, hold_s: float) -> Digest:
+        """Wait for the running commit, which goes on when its client goes away.
+
+        Raises:
+            Unavailable: it takes longer than `hold_s`.
+            DigestMismatch: the bytes have another digest; and whatever else went wrong.
+        """
+        done = await self.committed(hold_s)
+        if done is None:
+            raise Unavailable("the upload is still being verified")
+        if done != digest:
+            raise DigestMismatch(str(digest), str(done))
+        return done
+
     async def let_go(self, *, intact: bool = True) -> None:
         """Close the bytes, which stay; the next request opens them again. See `Incoming.close`."""
         incoming, self.incoming = self.incoming, None
@@ -235,44 +246,3 @@ def _heed(commit: asyncio.Task[Digest]) -> None:
     """Nobody may come back to ask how the commit ended: its error is no surprise then."""
     if not commit.cancelled():
         commit.exception()
-
-
-class HashingSink:
-    """Takes a body's bytes only to hash them: for a chunk that may be one we have already."""
-
-    def __init__(self) -> None:
-        self._hasher = hashlib.sha256()
-        self._size = 0
-        self._buffer: memoryview | None = None
-
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Hash `data`."""
-        await asyncio.to_thread(self._hasher.update, data)
-        self._size += len(data)
-
-    async def borrow(self) -> memoryview:
-        """A page-aligned buffer of 1 MiB."""
-        if self._buffer is None:
-            self._buffer = memoryview(mmap.mmap(-1, _BUFFER))
-        return self._buffer
-
-    async def fill(self, size: int) -> None:
-        """Hash what was put into the buffer."""
-        await self.write((await self.borrow())[:size])
-
-    @property
-    def size(self) -> int:
-        """How many bytes were hashed."""
-        return self._size
-
-    def hexdigest(self) -> str:
-        """The sha256 of everything so far."""
-        return self._hasher.hexdigest()
-
-    async def of(self, incoming: Incoming, start: int, stop: int) -> str:
-        """The sha256 of bytes that were written earlier."""
-        hasher = hashlib.sha256()
-        for offset in range(start, stop, _BUFFER):
-            data = await incoming.read(offset, min(offset + _BUFFER, stop))
-            await asyncio.to_thread(hasher.update, data)
-        return hasher.hexdigest()

@@ -16,7 +16,8 @@ Source: spec registry-protocol 2.6, serial mode; OCI distribution-spec 1.1, "Pus
 
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 from registry.core.digest import Digest
 from registry.core.errors import (
@@ -25,7 +26,6 @@ from registry.core.errors import (
     QuotaExceeded,
     SizeInvalid,
     StorageFull,
-    TooLarge,
     Unavailable,
     UploadOutOfOrder,
     UploadUnknown,
@@ -36,30 +36,11 @@ from registry.ports.catalog import Blob, Reader, Transaction
 from registry.ports.transfers import Upload
 from registry.services.blobs import Blobs, is_empty
 from registry.services.quotas import set_aside
-from registry.services.upload_turns import HashingSink, LiveSession, LiveSessions
+from registry.services.upload_bodies import Chunk, Counted
+from registry.services.upload_limits import NS, OpenSessions, UploadLimits
+from registry.services.upload_turns import LiveSession, LiveSessions
 
-NS = 10**9
-
-
-@dataclass(frozen=True, slots=True)
-class UploadLimits:
-    """What uploads may take. Times in seconds."""
-
-    sessions: int = 4096  # open ones that were begun in this process
-    idle_s: int = 86_400  # life after the last data
-    total_s: int = 7 * 86_400  # life in all
-    result_s: int = 3_600  # a finished session is remembered so long
-    blob_bytes: int = 1 << 40
-    commit_hold_s: float = 50.0  # a longer verification is answered with "ask again"
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A body and where it belongs: `start` None means at the end. `length` None: not announced."""
-
-    body: Body
-    start: int | None = None
-    length: int | None = None
+__all__ = ["NS", "Chunk", "UploadLimits", "Uploads"]
 
 
 class Uploads:
@@ -72,7 +53,7 @@ class Uploads:
         self._clock = blobs.clock
         self._limits = limits or UploadLimits()
         self._live = LiveSessions(self._store.turn)
-        self._open: dict[str, int] = {}  # session -> when it expires
+        self._open = OpenSessions(self._limits.sessions)
 
     async def begin(
         self,
@@ -90,7 +71,7 @@ class Uploads:
             Unavailable: too many sessions are open.
         """
         now = self._clock()
-        self._check_room(now)
+        self._open.check_room(now)
         session = str(uuid.uuid4())
 
         def work(tx: Transaction) -> Upload:
@@ -107,7 +88,7 @@ class Uploads:
             return tx.reserve(upload, size) if size else upload
 
         upload = await self._catalog.write(work)
-        self._open[session] = upload.expires_at
+        self._open.note(upload)
         return upload
 
     async def check_subject(self, session: str, subject: str) -> None:
@@ -145,10 +126,10 @@ class Uploads:
         """
         async with self._live.turn(session) as live:
             upload = await self._loose(live, name, session)
-            if self._is_replay(upload, chunk):
+            if chunk.is_replay(upload):
                 await self._check_replay(live, upload, chunk)
                 return upload
-            self._check_order(upload, chunk)
+            chunk.check_order(upload)
             return await self._append(live, upload, chunk)
 
     async def finish(
@@ -176,7 +157,7 @@ class Uploads:
                 live.begin_commit(name, self._commit(live, name, upload, digest))
             if live.repository != name.key:
                 raise _unknown(session)
-            return await self._settle(live, digest)
+            return await live.settled(digest, self._limits.commit_hold_s)
 
     async def put(
         self, name: RepositoryName, digest: Digest, body: Body, size: int | None
@@ -186,12 +167,12 @@ class Uploads:
         Raises:
             DigestMismatch, SizeInvalid, TooLarge, StorageFull: nothing is kept.
         """
-        self._check_size(size or 0)
+        self._limits.check_size(size or 0)
         await self._catalog.read(lambda tx: tx.check_room(name, [(digest, size or 0)]))
         incoming = await self._store.create(size)
         try:
             length = await incoming.receive(body)
-            self._check_size(length)
+            self._limits.check_size(length)
             if length == 0 and not is_empty(digest):
                 return None
             return await self._blobs.commit(
@@ -231,22 +212,11 @@ class Uploads:
 
     # chunks
 
-    def _is_replay(self, upload: Upload, chunk: Chunk) -> bool:
-        """Whether it is, by its range, the chunk that was accepted last: its answer was lost."""
-        last = (upload.last_first, upload.last_length)
-        return upload.last_length > 0 and (chunk.start, chunk.length) == last
-
     async def _check_replay(self, live: LiveSession, upload: Upload, chunk: Chunk) -> None:
-        sink = HashingSink()
-        await live.run(chunk.body.feed(sink), lambda: sink.size)
         incoming = await self._incoming(live, upload)
-        if sink.hexdigest() != await sink.of(incoming, upload.last_first, upload.offset):
+        body = Counted(chunk.body)
+        if not await live.run(incoming.repeats(upload.last_first, body), lambda: body.size):
             raise UploadOutOfOrder(upload.offset)
-
-    def _check_order(self, upload: Upload, chunk: Chunk) -> None:
-        if chunk.start is not None and chunk.start != upload.offset:
-            raise UploadOutOfOrder(upload.offset)
-        self._check_size(upload.offset + (chunk.length or 0))
 
     async def _append(self, live: LiveSession, upload: Upload, chunk: Chunk) -> Upload:
         advanced = False
@@ -261,27 +231,34 @@ class Uploads:
                 await live.let_go(intact=False)
         if not advanced:
             return await self._overtaken(upload, chunk)
-        self._open[after.id] = after.expires_at
+        self._open.note(after)
         return after
 
-    async def _receive(self, live: LiveSession, upload: Upload, chunk: Chunk) -> Upload:
-        """Write the chunk; the row as it is to be afterwards."""
+    async def _receive(
+        self, live: LiveSession, upload: Upload, chunk: Chunk, *, durable: bool = True
+    ) -> Upload:
+        """Write the chunk; the row as it is to be afterwards.
+
+        Not `durable`: the row stays, what follows is a commit.
+        """
+        self._limits.check_size(upload.offset + (chunk.length or 0))
         upload = await set_aside(self._catalog, upload, upload.offset + (chunk.length or 0))
         incoming = await self._incoming(live, upload)
         length = await live.run(incoming.receive(chunk.body), lambda: incoming.size)
         if chunk.length is not None and length != chunk.length:
             raise SizeInvalid(f"the chunk has {length} bytes, not {chunk.length}")
         offset = upload.offset + length
-        self._check_size(offset)
+        self._limits.check_size(offset)
         if not length:
-            return replace(upload, expires_at=self._expiry(upload))
+            return replace(upload, expires_at=self._limits.expiry(upload, self._clock()))
         upload = await set_aside(self._catalog, upload, offset)  # its length was not announced
-        await incoming.flush()
+        if durable:
+            await incoming.flush()
         return replace(
             upload,
             offset=offset,
             storage_key=incoming.key,
-            expires_at=self._expiry(upload),
+            expires_at=self._limits.expiry(upload, self._clock()),
             last_first=upload.offset,
             last_length=length,
         )
@@ -291,7 +268,7 @@ class Uploads:
         now = await self._catalog.read(lambda tx: tx.upload(upload.id))
         if now is None or now.state != "open":
             raise _unknown(upload.id)
-        if chunk.start is not None and self._is_replay(now, chunk):
+        if chunk.start is not None and chunk.is_replay(now):
             return now
         raise UploadOutOfOrder(now.offset)
 
@@ -310,13 +287,13 @@ class Uploads:
 
     async def _append_last(self, live: LiveSession, upload: Upload, chunk: Chunk) -> Upload:
         """Receive the chunk of the commit itself. The row stays: a retry sends it once more."""
-        if self._is_replay(upload, chunk):
+        if chunk.is_replay(upload):
             await self._check_replay(live, upload, chunk)
             return upload
-        self._check_order(upload, chunk)
+        chunk.check_order(upload)
         received = False
         try:
-            after = await self._receive(live, upload, chunk)
+            after = await self._receive(live, upload, chunk, durable=False)
             received = True
         except StorageFull:
             await self._drop(live, upload)
@@ -349,17 +326,8 @@ class Uploads:
             raise
         finally:
             await live.let_go(intact=False)  # a failed one may have had a chunk that no row counts
-        self._open.pop(upload.id, None)
+        self._open.ended(upload)
         return digest
-
-    async def _settle(self, live: LiveSession, digest: Digest) -> Digest:
-        """Wait for the running commit, which goes on when its client goes away."""
-        done = await live.committed(self._limits.commit_hold_s)
-        if done is None:
-            raise Unavailable("the upload is still being verified")
-        if done != digest:
-            raise DigestMismatch(str(digest), str(done))
-        return done
 
     # life and limits
 
@@ -381,30 +349,24 @@ class Uploads:
             raise Conflict("the upload is being verified")
         return upload
 
-    def _expiry(self, upload: Upload) -> int:
-        limit = upload.created_at + self._limits.total_s * NS
-        return min(limit, self._clock() + self._limits.idle_s * NS)
-
-    def _check_size(self, size: int) -> None:
-        if size > self._limits.blob_bytes:
-            raise TooLarge(f"a blob may have {self._limits.blob_bytes} bytes at most")
-
-    def _check_room(self, now: int) -> None:
-        if len(self._open) < self._limits.sessions:
-            return
-        self._open = {session: until for session, until in self._open.items() if until > now}
-        if len(self._open) >= self._limits.sessions:
-            raise Unavailable("too many uploads are open", retry_after_s=60)
-
     async def _drop(self, live: LiveSession, upload: Upload) -> None:
-        """Delete the bytes, then the row: with the disk full, the row may need their room."""
+        """End a session with its bytes.
+
+        In a folder these go first: with the disk full, the row may need their room. Elsewhere the
+        row does: another replica may just have made them a blob, and then they stay.
+        """
         incoming, live.incoming = live.incoming, None
-        if incoming is not None:
-            await incoming.discard()
-        elif upload.storage_key:
-            await self._store.discard(upload.storage_key)
-        self._open.pop(upload.id, None)
-        await self._catalog.write(lambda tx: tx.delete_upload(upload.id))
+        folder = self._store.reuses_keys
+        if folder or await self._catalog.write(partial(_end, upload_id=upload.id)):
+            if incoming is not None:
+                await incoming.discard()
+            elif upload.storage_key:
+                await self._store.discard(upload.storage_key)
+        elif incoming is not None:
+            await incoming.close(intact=False)
+        self._open.ended(upload)
+        if folder:
+            await self._catalog.write(lambda tx: tx.delete_upload(upload.id))
 
     async def _expire(self, upload: Upload) -> bool:
         def work(tx: Transaction) -> bool:
@@ -417,11 +379,20 @@ class Uploads:
         async with self._live.turn(upload.id) as live:
             expired = await self._catalog.write(work)
             if expired:
-                self._open.pop(upload.id, None)
+                self._open.ended(upload)
                 await live.let_go()
                 if upload.storage_key and upload.state == "open":
                     await self._store.discard(upload.storage_key)
         return expired
+
+
+def _end(tx: Transaction, upload_id: str) -> bool:
+    """Delete an open session's row; False if it is done."""
+    row = tx.upload(upload_id)
+    if row is not None and row.state != "open":
+        return False
+    tx.delete_upload(upload_id)
+    return True
 
 
 def _unknown(session: str) -> UploadUnknown:

@@ -71,10 +71,10 @@ class SmallStore(FileBlobStore):
             raise StorageFull("no space left")
         return await super().create(size_hint)
 
-    async def resume(self, key: str, size: int) -> Incoming:
+    async def resume(self, key: str, size: int, *, sparse: bool = False) -> Incoming:
         if self.full:
             raise StorageFull("no space left")
-        return await super().resume(key, size)
+        return await super().resume(key, size, sparse=sparse)
 
 
 class World:

@@ -18,7 +18,7 @@ from registry.core.errors import (
     UploadUnknown,
 )
 from registry.core.names import RepositoryName
-from registry.services.upload_turns import HashingSink, LiveSessions
+from registry.services.upload_turns import LiveSessions
 from registry.services.uploads import NS, Chunk, UploadLimits
 from tests.support.world import DATA, DIGEST, NAME, OTHER, Broken, Bytes, Slow, World
 
@@ -388,14 +388,6 @@ async def test_idle_sessions_are_closed_and_go_on(world: World) -> None:
     for session in sessions:
         await world.uploads.finish(NAME, session, DIGEST)
     assert world.leftovers() == []
-
-
-async def test_bytes_for_comparison_are_hashed_in_place_or_given() -> None:
-    sink = HashingSink()
-    await sink.write(b"ab")
-    (await sink.borrow())[:2] = b"cd"
-    await sink.fill(2)
-    assert (sink.size, sink.hexdigest()) == (4, hashlib.sha256(b"abcd").hexdigest())
 
 
 @pytest.mark.parametrize("same", [True, False])

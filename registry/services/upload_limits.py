@@ -1,0 +1,53 @@
+"""What uploads may take, and how many this process has begun."""
+
+from dataclasses import dataclass
+
+from registry.core.errors import TooLarge, Unavailable
+from registry.ports.transfers import Upload
+
+NS = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """What uploads may take. Times in seconds."""
+
+    sessions: int = 4096  # open ones that were begun in this process
+    idle_s: int = 86_400  # life after the last data
+    total_s: int = 7 * 86_400  # life in all
+    result_s: int = 3_600  # a finished session is remembered so long
+    blob_bytes: int = 1 << 40
+    commit_hold_s: float = 50.0  # a longer verification is answered with "ask again"
+
+    def expiry(self, upload: Upload, now: int) -> int:
+        """Until when a session lives that got data just now."""
+        return min(upload.created_at + self.total_s * NS, now + self.idle_s * NS)
+
+    def check_size(self, size: int) -> None:
+        """Raise `TooLarge` if a blob of so many bytes is."""
+        if size > self.blob_bytes:
+            raise TooLarge(f"a blob may have {self.blob_bytes} bytes at most")
+
+
+class OpenSessions:
+    """The sessions that were begun here and have not ended or expired."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._until: dict[str, int] = {}
+
+    def check_room(self, now: int) -> None:
+        """Raise `Unavailable` if there is room for no more."""
+        if len(self._until) < self._limit:
+            return
+        self._until = {session: until for session, until in self._until.items() if until > now}
+        if len(self._until) >= self._limit:
+            raise Unavailable("too many uploads are open", retry_after_s=60)
+
+    def note(self, upload: Upload) -> None:
+        """A session was begun, or goes on."""
+        self._until[upload.id] = upload.expires_at
+
+    def ended(self, upload: Upload) -> None:
+        """A session is over."""
+        self._until.pop(upload.id, None)
