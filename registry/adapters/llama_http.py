@@ -32,9 +32,12 @@ _EVENT_BYTES = 16 << 20
 _REPLY_BYTES = 256 << 20
 """64 vectors of 16,384 numbers as text, and more; token lists of the longest prompts."""
 _ERROR_BYTES = 1 << 16
-_STREAMED = {"stream": True, "return_progress": True}
+_STREAMED = {"stream": True}
+_REPORTED = {"return_progress": True}
 """Reports on the way through a prompt: without them the runner notices only at the first token that
 whoever asked has left, which may be minutes later; and it might be taken for dead."""
+_SHORT = 1 << 10
+"""Requests up to this size, in bytes, are read in one go, so there is nothing to report."""
 _IMAGE = re.compile(r"\[img-(\d+)\]")
 
 
@@ -222,7 +225,10 @@ class LlamaRunning:
     async def _frames(
         self, path: str, body: Mapping[str, Any]
     ) -> AsyncGenerator[Mapping[str, Any], None]:
-        reply = await self._wire.send("POST", path, _dumped(body))
+        data = _dumped(body)
+        if len(data) > _SHORT:
+            data = _dumped({**body, **_REPORTED})
+        reply = await self._wire.send("POST", path, data)
         self._open.add(reply)
         try:
             if reply.status >= 400:

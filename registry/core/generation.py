@@ -57,6 +57,16 @@ class Delta:
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[Logprob, ...] = ()
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing but content, perhaps not even that."""
+        return not (self.thinking or self.tool_calls or self.logprobs)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says nothing."""
+        return not self.content and self.is_plain
+
 
 @dataclass(frozen=True, slots=True)
 class End:

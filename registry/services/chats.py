@@ -58,7 +58,7 @@ async def _told(
             made = calls.finish(cut_off=piece.stop.limit) if piece.stop else ()
             logprobs = shown(piece.logprobs, job.wish.top_logprobs)
             delta = Delta(piece.content, piece.reasoning, made, logprobs)
-            if delta != Delta():
+            if not delta.is_empty:
                 yield delta
             if piece.stop is not None:
                 metrics = stage.watch.metrics(piece.stop)

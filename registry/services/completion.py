@@ -113,7 +113,7 @@ class _Completion:
         async with closing(self._stage.running.complete(body)) as pieces:
             async for piece in pieces:
                 delta = self._teller.take(piece)
-                if delta != Delta():
+                if not delta.is_empty:
                     yield delta
                 stop = self._stop(piece)
                 if stop is not None:
@@ -134,7 +134,7 @@ class _Completion:
         )
         end = ended(stop, metrics, made_tool_calls=self._teller.made_tool_calls)
         end = replace(end, context=await self._context())
-        return [end] if rest == Delta() else [rest, end]
+        return [end] if rest.is_empty else [rest, end]
 
     async def _context(self) -> tuple[int, ...] | None:
         """The tokens of prompt and answer: what a later generate may begin with."""

@@ -9,6 +9,7 @@ Source: spec inference-and-gguf 5; issue "Accounting".
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from prometheus_client import (
@@ -25,6 +26,7 @@ from registry.ports.workers import Dialect, Embedded, Piece, Running
 T = TypeVar("T")
 
 _SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_SERIES = 4096
 _MODELS = 500
 """So many models get numbers of their own; the others share one, or a scrape would never end."""
 
@@ -47,6 +49,11 @@ class Use:
     complete: bool = False
 
 
+def _labelled(metric: Any, *labels: str) -> Any:
+    """The series of a metric with these labels."""
+    return metric.labels(*labels)
+
+
 class Meter:
     """Counters of one process, in a Prometheus registry of their own."""
 
@@ -56,6 +63,7 @@ class Meter:
         self.registry = CollectorRegistry()
         self._ledger = ledger
         self._models: set[str] = set()
+        self._of = lru_cache(_SERIES)(_labelled)
         prefix, to = "registry_inference", self.registry
         self._leases = Counter(
             f"{prefix}_requests", "Requests that got a worker", ["worker", "outcome"], registry=to
@@ -113,20 +121,20 @@ class Meter:
 
     def metered(self, running: Running, use: Use) -> Running:
         """The lease, counting into `use`; `done` has to follow."""
-        self._running.labels(use.worker).inc()
+        self._of(self._running, use.worker).inc()
         return _Metered(running, use)
 
     def done(self, use: Use, seconds: float) -> None:
         """A lease was given back after so long."""
-        self._running.labels(use.worker).dec()
+        self._of(self._running, use.worker).dec()
         outcome = "done" if use.complete or not use.asked else "broken"
-        self._leases.labels(use.worker, outcome).inc()
+        self._of(self._leases, use.worker, outcome).inc()
         if use.first_s is not None:
             self._first.observe(use.first_s)
         if use.prompt_tokens or use.tokens:
             model = self._label(use.model.short)
-            self._tokens.labels(model, "prompt").inc(use.prompt_tokens)
-            self._tokens.labels(model, "answer").inc(use.tokens)
+            self._of(self._tokens, model, "prompt").inc(use.prompt_tokens)
+            self._of(self._tokens, model, "answer").inc(use.tokens)
         if self._ledger is not None:
             self._ledger(use, seconds)
 

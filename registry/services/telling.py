@@ -56,6 +56,8 @@ class Teller:
 
     def take(self, piece: Piece) -> Delta:
         """What a piece adds; it may be nothing yet."""
+        if self._thinking is None and self._tools is None:
+            return Delta(piece.content, logprobs=shown(piece.logprobs, self._top))
         told = self.tell(piece)
         parsed = self._tools.feed(told.content) if self._tools else Parsed(told.content)
         self.made_tool_calls |= bool(parsed.calls)
@@ -136,4 +138,4 @@ def ended(stop: Stop, metrics: Metrics, *, made_tool_calls: bool = False) -> End
 
 def shown(logprobs: tuple[Logprob, ...], top: int) -> tuple[Logprob, ...]:
     """As many alternatives as were asked for."""
-    return tuple(replace(item, top=item.top[:top]) for item in logprobs)
+    return logprobs and tuple(replace(item, top=item.top[:top]) for item in logprobs)

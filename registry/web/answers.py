@@ -55,4 +55,9 @@ def utc_now(ns: int) -> str:
     """The same in UTC, for `created_at`."""
     seconds, fraction = divmod(ns, 1_000_000_000)
     digits = f".{fraction:09d}".rstrip("0").rstrip(".")
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + digits + "Z"
+    return f"{_utc(seconds)}{digits}Z"
+
+
+@lru_cache(16)  # one second after the other, many frames in each
+def _utc(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

@@ -8,7 +8,7 @@ Source: spec ollama-api 14.3, 15.
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, assert_never
 
 from starlette.requests import Request
@@ -38,6 +38,7 @@ from registry.web.streams import NDJSON
 
 OWN_WORKER = "local"
 """The worker inside the server: what runs there is told as the real server tells it."""
+_METRICS = tuple(item.name for item in fields(Metrics))
 _NOTHING_RAN = (Reason.LOAD, Reason.UNLOAD)
 
 
@@ -48,6 +49,24 @@ class Wording:
     model: str
     chat: bool
     clock: Callable[[], int]
+    _around: tuple[bytes, bytes, bytes] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Write what stands around plain text: there is one such frame for each token."""
+        before = b'{"model":%b,"created_at":"' % dumps(self.model)
+        around = (before, b'","response":', b',"done":false}\n')
+        if self.chat:
+            opening = b'","message":{"role":"assistant","content":'
+            around = (before, opening, b'},"done":false}\n')
+        object.__setattr__(self, "_around", around)
+
+    def line(self, event: AnswerEvent) -> bytes:
+        """An event as a line of NDJSON."""
+        if isinstance(event, Delta) and event.is_plain:
+            before, between, after = self._around
+            now = utc_now(self.clock()).encode()
+            return b"".join((before, now, between, dumps(event.content), after))
+        return dumps(self.frame(event)) + b"\n"
 
     def frame(self, event: AnswerEvent) -> dict[str, Any]:
         """An event as a frame."""
@@ -156,9 +175,9 @@ def running_model(item: RunningModel) -> dict[str, Any]:
 async def _lines(first: AnswerEvent, rest: Answer, wording: Wording) -> AsyncIterator[bytes]:
     async with aclosing(rest):  # a client that leaves ends the work
         try:
-            yield dumps(wording.frame(first)) + b"\n"
+            yield wording.line(first)
             async for event in rest:
-                yield dumps(wording.frame(event)) + b"\n"
+                yield wording.line(event)
         except RegistryError as error:  # the status has gone out: the last line must tell
             yield dumps({"error": str(error)}) + b"\n"
 
@@ -168,8 +187,10 @@ def _tool_calls(calls: tuple[ToolCall, ...]) -> dict[str, Any]:
 
 
 def _metrics(metrics: Metrics | None) -> dict[str, int]:
-    found = asdict(metrics) if metrics else {}
-    return {name: value for name, value in found.items() if value}
+    if metrics is None:
+        return {}
+    found = ((name, getattr(metrics, name)) for name in _METRICS)
+    return {name: value for name, value in found if value}
 
 
 def _logprobs(logprobs: tuple[Logprob, ...]) -> dict[str, Any]:

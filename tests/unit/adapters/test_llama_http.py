@@ -79,11 +79,17 @@ async def test_what_streaming_needs_is_asked_for_whatever_the_body_says(tmp_path
         "prompt": "x",
         "seed": 1,
         "stream": True,
-        "return_progress": True,
         "return_tokens": True,
         "cache_prompt": True,
     }
     assert b"Authorization: Bearer secret" in script.asked[0]
+
+
+async def test_only_a_long_prompt_is_reported_on(tmp_path: Path) -> None:
+    for length, wanted in ((100, None), (2000, True)):
+        script = chunked(END)
+        await completed(tmp_path, script, {"prompt": "x" * length})
+        assert sent(script).get("return_progress") is wanted
 
 
 async def test_reports_on_the_way_through_a_prompt_are_no_pieces(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from registry.core.generation import (
     Rendered,
     Vectors,
 )
+from registry.core.gojson import dumps
 from registry.core.names import ModelName
 from registry.core.wishes import ToolCall
 from registry.ports.workers import Loaded
@@ -132,6 +133,17 @@ def test_frames(event: Any, generate: dict[str, Any], chat: dict[str, Any]) -> N
         frame = Wording("m", is_chat, lambda: 10**9).frame(event)
         assert frame == {**HEAD, **expected}
         assert list(frame) == [*HEAD, *expected]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [Delta(), Delta('hi\n"<&\u2028\ud800'), Delta("hi", "hm"), Delta("hi", logprobs=(LIKELY,))],
+)
+@pytest.mark.parametrize("is_chat", [False, True])
+def test_lines_are_the_frames_as_they_are_written(event: Delta, is_chat: bool) -> None:
+    for ns in (10**9, 10**9 + 120, 2 * 10**9):
+        wording = Wording('a "model"', is_chat, lambda: ns)  # noqa: B023
+        assert wording.line(event) == dumps(wording.frame(event)) + b"\n"
 
 
 def test_a_whole_answer_has_its_fields_in_order() -> None:
