@@ -10,7 +10,7 @@ from registry.core.digest import Digest
 from registry.core.errors import BlobUnknown
 from registry.ports.catalog import Transaction
 from registry.ports.tensors import TensorJob
-from registry.services.conversions import Conversions, Order
+from registry.services.conversions import Conversion, Conversions, Converted, Order
 from registry.services.efforts import Asking
 from registry.services.sharing import Sharing
 from registry.settings import Settings
@@ -146,3 +146,53 @@ async def test_equal_orders_are_equal_whatever_order_their_options_have() -> Non
     two = Order.of(TensorJob("adapter", (), options={"b": 2, "a": 1}), files)
     assert one == two
     assert one.plain_options == {"a": 1, "b": 2}
+
+
+async def test_two_processes_make_it_once(world: World, tmp_path: Path) -> None:
+    order = await world.order()
+    world.workshop.go_on.clear()
+    async with library(tmp_path / "data") as lib:
+        other = World(lib)
+        async with (
+            world.conversions.join(order, Asking("one")) as first,
+            other.conversions.join(order, Asking("two")) as second,
+        ):
+            while second.progress.note != "F16":  # what the first told of it
+                assert await second.wait(0.1) is None
+            world.workshop.go_on.set()
+            made = [await until_made(first), await until_made(second)]
+            assert [item.blob.digest for item in made] == [DIGEST, DIGEST]
+            assert made[0].facts == made[1].facts
+            assert made[1].new
+        assert (len(world.workshop.jobs), len(other.workshop.jobs)) == (1, 0)
+        await world.conversions.release("one", drop=[DIGEST])
+        assert await world.is_held()
+        await other.conversions.release("two", drop=[DIGEST])
+        assert not await world.is_held()
+        await other.sharing.close()
+
+
+async def test_what_goes_in_is_kept_for_a_process_that_has_to_begin_again(
+    world: World, tmp_path: Path
+) -> None:
+    order = await world.order()
+    source = order.files[0][1]
+    world.workshop.go_on.clear()
+    async with library(tmp_path / "data") as lib:
+        other = World(lib)
+        async with (
+            world.conversions.join(order, Asking("one")),
+            other.conversions.join(order, Asking("two")) as second,
+        ):
+            await world.workshop.half_way.wait()
+            await world.lib.catalog.write(lambda tx: tx.free([source], world.lib.clock()))
+            await world.sharing.close()  # as at SIGTERM
+            assert (await until_made(second)).blob.digest == DIGEST
+            assert len(other.workshop.jobs) == 1
+        await other.sharing.close()
+
+
+async def until_made(conversion: Conversion) -> Converted:
+    while (found := await conversion.wait(1)) is None:
+        pass
+    return found
