@@ -208,7 +208,6 @@ _ADD_FREED = Statement(
         .on_conflict_do_nothing()
     )
 )
-_FORGET_FREED = Statement(delete(t.freed).where(t.freed.c.digest == _P("digest")))
 
 
 def _blob(row: Row) -> Blob:
@@ -290,6 +289,8 @@ class BlobWriter(BlobReader, QuotaChanges):
         blob = _blob(row)
         if blob.suspect:
             blob = self._replace_bytes(blob, storage_key, now)
+        elif blob.storage_key != storage_key:
+            self._sql.run(_ADD_FREED, digest=str(digest), storage_key=storage_key)
         # bytes freed under another key stay freed: keys are never used again
         self._sql.run(_TAKE_BACK, digest=str(digest), storage_key=blob.storage_key)
         return blob
@@ -362,7 +363,7 @@ class BlobWriter(BlobReader, QuotaChanges):
                 gone.append(Freed(blob.digest, blob.storage_key))
         return gone
 
-    def forget_freed(self, digests: Sequence[Digest]) -> None:
+    def forget_freed(self, freed: Sequence[Freed]) -> None:
         """See `Transaction`."""
-        for digest in digests:
-            self._sql.run(_FORGET_FREED, digest=str(digest))
+        for item in freed:
+            self._sql.run(_TAKE_BACK, digest=str(item.digest), storage_key=item.storage_key)

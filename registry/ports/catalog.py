@@ -298,8 +298,9 @@ class Transaction(
         """Record verified bytes; if the digest is known already, that row is kept and returned.
 
         But a suspect blob gets these bytes, and is sound again; its old ones are freed if they
-        are under another key. Either way it counts as used now. A digest that was freed and whose bytes are not deleted
-        yet is taken back if the storage key is the same.
+        are under another key, as the new ones of a sound blob are. Either way it counts as used
+        now. A digest that was freed and whose bytes are not deleted yet is taken back if the
+        storage key is the same.
         """
 
     def touch_blob(self, digest: Digest, now: int) -> bool:
@@ -350,7 +351,7 @@ class Transaction(
         Their bytes are to be deleted once this transaction is committed: see `Freed`.
         """
 
-    def forget_freed(self, digests: Sequence[Digest]) -> None:
+    def forget_freed(self, freed: Sequence[Freed]) -> None:
         """The bytes are deleted."""
 
     def put_content(self, blob: Blob, content: bytes) -> None:

@@ -104,14 +104,16 @@ class Filing:
     async def recover(self) -> None:
         """Write what an earlier run left due, before anything is served.
 
-        Where there is no room for that, files that may be torn go: the catalog has their bytes.
+        Where there is no room for that, files that may be torn go: the catalog has their bytes. No
+        object is ever torn.
         """
         try:
             await self.write()
         except StorageFull as error:
             log.warning("files wait for room", error=str(error))
-            async with self._lock:
-                await self._clear(self._written)
+            if self._store.reuses_keys:
+                async with self._lock:
+                    await self._clear(self._written)
 
     async def _clear(self, mark: _Mark) -> None:
         while True:

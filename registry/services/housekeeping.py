@@ -17,6 +17,7 @@ from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog, Freed, Transaction
 from registry.ports.folder import ModelsFolder
 from registry.services.filing import Filing
+from registry.services.removal import delete_freed
 from registry.settings import Retention
 
 _BATCH = 256
@@ -89,14 +90,7 @@ class Housekeeping:
         count = 0
         while freed := await self._catalog.read(lambda tx: tx.freed(_BATCH)):
             await self._filing.write()  # no tag file may outlive the blobs it names
-
-            def work(tx: Transaction, freed: list[Freed] = freed) -> None:
-                for item in freed:
-                    if tx.blob(item.digest) is None:
-                        self._store.remove(item.storage_key)
-                tx.forget_freed([item.digest for item in freed])
-
-            await self._catalog.write(work)
+            await delete_freed(self._catalog, self._store, freed)
             count += len(freed)
         return count
 

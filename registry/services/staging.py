@@ -14,7 +14,8 @@ from typing import Self
 
 from registry.core.digest import Digest
 from registry.ports.blobs import BlobStore, Incoming
-from registry.ports.catalog import Catalog, Transaction
+from registry.ports.catalog import Catalog, Freed, Transaction
+from registry.services.removal import delete_freed
 
 SMALL = 256 << 10
 """Bytes up to which a content is kept as a row meanwhile: a license has 10 KiB."""
@@ -35,14 +36,9 @@ class Staging:
     async def __aexit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         for _, _, incoming in self._large:
             await incoming.discard()
-        if kind is not None and self._large:
-            await self._catalog.write(self._undo)
-
-    def _undo(self, tx: Transaction) -> None:
-        """Take published bytes back that nobody else made a blob of meanwhile."""
-        for digest, key, _ in self._large:
-            if tx.blob(digest) is None:
-                self._store.remove(key)
+        if kind is not None and self._large:  # published, and nobody else's blobs meanwhile
+            freed = [Freed(digest, key) for digest, key, _ in self._large]
+            await delete_freed(self._catalog, self._store, freed)
 
     async def add(self, contents: Mapping[Digest, bytes]) -> None:
         """Take contents in.

@@ -167,7 +167,7 @@ class BlobsContract:
         assert sorted(waiting, key=lambda item: item.storage_key) == freed("a", "b")
         assert await catalog.read(lambda tx: tx.freed(1)) == waiting[:1]
         assert await catalog.read(lambda tx: tx.blob(digest("a"))) is None
-        await catalog.write(lambda tx: tx.forget_freed([digest("a")]))
+        await catalog.write(lambda tx: tx.forget_freed(freed("a")))
         assert await catalog.read(lambda tx: tx.freed(9)) == freed("b")
 
     async def test_a_freed_digest_that_comes_back_is_not_deleted(self, catalog: Catalog) -> None:
@@ -180,6 +180,14 @@ class BlobsContract:
             return tx.freed(9)
 
         assert await catalog.write(work) == [Freed(digest("new key"), "old")]
+
+    async def test_bytes_that_are_here_under_another_key_are_freed(self, catalog: Catalog) -> None:
+        def work(tx: Transaction) -> list[Freed]:
+            first = tx.put_blob(digest("twice"), 1, "first", 1)
+            assert tx.put_blob(digest("twice"), 1, "second", 2).storage_key == first.storage_key
+            return tx.freed(9)
+
+        assert await catalog.write(work) == [Freed(digest("twice"), "second")]
 
     async def test_unreferenced_blobs_come_oldest_use_first(self, catalog: Catalog) -> None:
         def work(tx: Transaction) -> None:
