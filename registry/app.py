@@ -286,7 +286,6 @@ async def _duties(services: Services) -> None:
     with contextlib.suppress(RegistryError):  # whoever asks for it will be told
         await services.listing.body()
     own = [services.uploads.sweep, services.accounts.sweep, services.audit.trim]
-    own += [services.direct.sweep] if services.direct is not None else []
     sweepers = [*own, services.job_desk.trim]
     upkeep = services.upkeep
     await services.housekeeping.run(

@@ -12,17 +12,15 @@ depends_on: str | Sequence[str] | None = None
 
 
 TEXT = sa.Text().with_variant(sa.TEXT(collation="C"), "postgresql")
-TEXTS = ("multipart_id", "verifier")
-NUMBERS = ("part_size", "declared_size", "verifier_beats")
+NUMBERS = ("part_size", "verifier_beats")
 
 
 def upgrade() -> None:
-    for name in TEXTS:
-        op.add_column("upload", sa.Column(name, TEXT, nullable=False, server_default=""))
+    op.add_column("upload", sa.Column("verifier", TEXT, nullable=False, server_default=""))
     for name in NUMBERS:
         op.add_column("upload", sa.Column(name, sa.BigInteger, nullable=False, server_default="0"))
 
 
 def downgrade() -> None:
-    for name in (*TEXTS, *NUMBERS):
+    for name in ("verifier", *NUMBERS):
         op.drop_column("upload", name)

@@ -11,34 +11,31 @@ import contextlib
 import hashlib
 import secrets
 import threading
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-import anyio
-import anyio.to_thread
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from registry.adapters.s3_client import Gone, Refused, S3Bucket, new_key, translated
+from registry.adapters.s3_gathering import Run
+from registry.adapters.s3_reading import hash_object
+from registry.adapters.s3_sessions import Session
 from registry.core.digest import Digest
 from registry.core.errors import Conflict, DigestMismatch, Unavailable, UploadUnknown
 from registry.core.sigv4 import Keys, Signer
 from registry.core.storage_url import S3Url
 from registry.ports.blobs import Arrived
-from registry.ports.direct import DirectPut, Landed, Multipart, SentPart
+from registry.ports.direct import DirectPut, Landed, SentPart
 from registry.settings import S3Keys
 
 T = TypeVar("T")
-_Read = Callable[[str, int, int], Coroutine[Any, Any, bytes]]
 
 _BYTES = "application/octet-stream"
 _NS = 10**9
 _THREADS = 16
-_PIECE = 8 << 20
-_AHEAD = 4
-"""Pieces read at once for one hasher: see ADR 11."""
 
 
 class S3Direct:
@@ -61,7 +58,7 @@ class S3Direct:
         self._clock = clock
         self._strict = strict
         self._checks: bool | None = None
-        self._threads = anyio.CapacityLimiter(_THREADS)
+        self._pool = ThreadPoolExecutor(_THREADS, "s3-direct")
         meta = bucket.client.meta
         self._region = str(meta.region_name)
         scheme, _, host = (url.public_endpoint or str(meta.endpoint_url)).partition("://")
@@ -87,20 +84,18 @@ class S3Direct:
         # Whatever type a sender gave its bytes, no browser is to take them for a page.
         return signer.url("GET", self._path(storage_key), {"response-content-type": _BYTES})
 
-    async def part_url(self, target: Multipart, number: int, size: int, expires_s: int) -> str:
+    async def part_url(self, key: str, number: int, size: int, expires_s: int) -> str:
         """See `Direct`."""
         signer = await self._signer(expires_s)
-        query = {"partNumber": str(number), "uploadId": target.id}
-        return signer.url("PUT", self._path(target.storage_key), query, self._said(size))
+        session = self._session(key)
+        query = {"partNumber": str(number), "uploadId": session.upload}
+        return signer.url("PUT", self._path(session.storage_key), query, self._said(size))
 
-    async def put_url(
-        self, storage_key: str, digest: Digest, size: int, expires_s: int
-    ) -> DirectPut:
+    async def put_url(self, key: str, digest: Digest, size: int, expires_s: int) -> DirectPut:
         """See `Direct`."""
         signer = await self._signer(expires_s)
         checksum = {"x-amz-checksum-sha256": _base64(digest)}
-        signed = {**checksum, **self._said(size)}
-        url = signer.url("PUT", self._path(storage_key), headers=signed)
+        url = signer.url("PUT", self._path(key), headers={**checksum, **self._said(size)})
         return DirectPut(url, {**checksum, "content-type": _BYTES})
 
     def _said(self, size: int) -> dict[str, str]:
@@ -108,59 +103,70 @@ class S3Direct:
             return {}
         return {"content-length": str(size), "content-type": _BYTES}
 
-    # objects of parts
+    # objects
 
     def new_key(self) -> str:
         """See `Direct`."""
         return new_key()
 
-    async def begin(self) -> Multipart:
+    def storage_key(self, key: str) -> str:
         """See `Direct`."""
-        key = new_key()
-        made = await self._call("create_multipart_upload", key, ContentType=_BYTES)
-        return Multipart(key, str(made["UploadId"]))
+        return self._session(key).storage_key
 
-    async def parts(self, target: Multipart) -> list[SentPart]:
+    def _session(self, key: str) -> Session:
+        """What the key of an object of parts, or of a whole one, means."""
+        session = Session.parse(self._bucket, key)
+        if session is None:
+            raise UploadUnknown("upload unknown")
+        if not session.upload:
+            session.storage_key = session.name
+        return session
+
+    async def begin(self) -> str:
+        """See `Direct`. No kind of checksum is agreed on: clients send none with their parts."""
+        name = new_key()
+        target = {"Key": self._bucket.blob(name), "ContentType": _BYTES}
+        made = await self._run(partial(self._bucket.call, "create_multipart_upload", **target))
+        return Session(self._bucket, name, name, str(made["UploadId"])).key
+
+    async def parts(self, key: str) -> list[SentPart]:
         """See `Direct`."""
-        found: list[SentPart] = []
-        marker, more = 0, True
-        while more:
-            page = await self._of(target, "list_parts", PartNumberMarker=marker)
-            found += [
-                SentPart(int(part["PartNumber"]), int(part["Size"]), str(part["ETag"]))
-                for part in page.get("Parts", ())
-            ]
-            more = bool(page.get("IsTruncated")) and found[-1].number > marker
-            marker = found[-1].number if found else 0
-        return sorted(found, key=lambda part: part.number)
+        found = await self._run(self._session(key).parts)
+        if found is None:
+            raise UploadUnknown("upload unknown")
+        return [SentPart(number, part.size, part.etag) for number, part in sorted(found.items())]
 
-    async def complete(self, target: Multipart, parts: Sequence[SentPart]) -> None:
+    async def complete(self, key: str, parts: Sequence[SentPart]) -> None:
         """See `Direct`. An answer that was lost shows as UploadUnknown, and the object is there."""
+        session = self._session(key)
         named = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
+        step = partial(
+            self._bucket.call,
+            "complete_multipart_upload",
+            Key=self._bucket.blob(session.storage_key),
+            UploadId=session.upload,
+            MultipartUpload={"Parts": named},
+        )
         try:
-            await self._of(target, "complete_multipart_upload", MultipartUpload={"Parts": named})
+            await self._run(step)
+        except Gone as error:
+            raise UploadUnknown("upload unknown") from error
         except Refused as error:
             if error.code in {"InvalidPart", "InvalidPartOrder"}:
                 raise Conflict("a part was sent anew while the upload was committed") from error
             raise
 
-    async def drop(self, target: Multipart) -> None:
+    async def landed(self, key: str) -> Landed | None:
         """See `Direct`."""
-        if target.id:
-            with contextlib.suppress(UploadUnknown):  # completed, or aborted by somebody else
-                await self._of(target, "abort_multipart_upload")
+        head = await self._run(self._session(key).head)
+        return None if head is None else Landed(int(head["ContentLength"]), _sha256(head))
+
+    async def drop(self, key: str) -> None:
+        """See `Direct`."""
+        session = self._session(key)
+        await self._run(session.abort)
         with contextlib.suppress(Gone):
-            await self._call("delete_object", target.storage_key)
-
-    # whole objects
-
-    async def landed(self, storage_key: str) -> Landed | None:
-        """See `Direct`."""
-        try:
-            head = await self._call("head_object", storage_key, ChecksumMode="ENABLED")
-        except Gone:
-            return None
-        return Landed(int(head["ContentLength"]), _sha256(head))
+            await self._run(session.remove)
 
     async def checks_sums(self) -> bool:
         """See `Direct`. Tried once, by sending a byte with the checksum of others."""
@@ -182,41 +188,23 @@ class S3Direct:
         self._bucket.call("delete_object", Key=key)
         return False
 
-    def arrived(self, storage_key: str, landed: Landed) -> Arrived:
+    def arrived(self, key: str, landed: Landed) -> Arrived:
         """See `Direct`."""
-        return _Object(storage_key, landed, self._read)
+        return _Object(self._bucket, self._run, self.storage_key(key), landed)
 
-    async def _read(self, storage_key: str, start: int, stop: int) -> bytes:
-        step = partial(self._bucket.read, self._bucket.blob(storage_key), start, stop)
-        try:
-            return await self._run(step)
-        except Gone as error:
-            raise UploadUnknown("the store has lost the upload") from error
-
-    # calls
-
-    async def _of(self, target: Multipart, operation: str, **given: Any) -> dict[str, Any]:
-        try:
-            return await self._call(operation, target.storage_key, UploadId=target.id, **given)
-        except Gone as error:
-            raise UploadUnknown("the store does not know the upload") from error
-
-    async def _call(self, operation: str, storage_key: str, **given: Any) -> dict[str, Any]:
-        key = self._bucket.blob(storage_key)
-        return await self._run(partial(self._bucket.call, operation, Key=key, **given))
-
-    async def _run(self, step: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(step, limiter=self._threads)
+    def _run(self, work: Callable[[], T], /) -> "asyncio.Future[T]":
+        return asyncio.get_running_loop().run_in_executor(self._pool, work)
 
 
 class _Object:
     """`Arrived` of an object."""
 
-    def __init__(self, key: str, landed: Landed, read: _Read) -> None:
-        self._key = key
+    def __init__(self, bucket: S3Bucket, run: Run, storage_key: str, landed: Landed) -> None:
+        self._bucket = bucket
+        self._run = run
+        self._key = storage_key
         self.size = landed.size
         self._sha256 = landed.sha256
-        self._read = read
 
     async def digest(self, algorithm: str = "sha256") -> Digest:
         """See `Arrived`."""
@@ -227,21 +215,8 @@ class _Object:
         return self._sha256
 
     async def _hashed(self, algorithm: str) -> Digest:
-        """Read everything, several pieces at once, and hash it in order."""
-        hasher = hashlib.new(algorithm)
-        ahead: deque[asyncio.Task[bytes]] = deque()
-        try:
-            for start in range(0, self.size, _PIECE):
-                stop = min(start + _PIECE, self.size)
-                ahead.append(asyncio.create_task(self._read(self._key, start, stop)))
-                if len(ahead) > _AHEAD:
-                    await asyncio.to_thread(hasher.update, await ahead.popleft())
-            while ahead:
-                await asyncio.to_thread(hasher.update, await ahead.popleft())
-        finally:
-            for task in ahead:
-                task.cancel()
-        return Digest(algorithm, hasher.hexdigest())
+        found = await hash_object(self._bucket, self._run, self._key, self.size, algorithm)
+        return Digest(algorithm, found)
 
     async def seal(self) -> Digest:
         """See `Arrived`."""

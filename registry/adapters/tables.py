@@ -242,9 +242,7 @@ upload = Table(
     Column("state", _TEXT, nullable=False),
     Column("result", _TEXT, nullable=False),
     Column("subject", _TEXT, nullable=False, server_default=""),
-    Column("multipart_id", _TEXT, nullable=False, server_default=""),
     Column("part_size", BigInteger, nullable=False, server_default="0"),
-    Column("declared_size", BigInteger, nullable=False, server_default="0"),
     Column("verifier", _TEXT, nullable=False, server_default=""),
     Column("verifier_beats", BigInteger, nullable=False, server_default="0"),
     Column("reserved", BigInteger, nullable=False, server_default="0"),  # bytes against a quota

@@ -3,6 +3,8 @@
 Every method that gives a URL gives one that is good for a single request on a single object, for a
 limited time, and that carries nothing but the store's signature. Part of what an object store
 offers besides `ports/blobs.py`; a folder offers none of it.
+
+Bytes on their way in have a key, as those of `Incoming` have: `BlobStore` lets go of them by it.
 """
 
 from collections.abc import Sequence
@@ -11,14 +13,6 @@ from typing import Protocol
 
 from registry.core.digest import Digest
 from registry.ports.blobs import Arrived
-
-
-@dataclass(frozen=True, slots=True)
-class Multipart:
-    """An object that is being put together of parts. Nobody can read it, or its parts, yet."""
-
-    storage_key: str
-    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +57,20 @@ class Direct(Protocol):
     async def read_url(self, storage_key: str, expires_s: int) -> str:
         """A URL to GET an object, or ranges of it."""
 
-    async def begin(self) -> Multipart:
-        """Begin an object of parts, under a key that never was in use."""
+    async def begin(self) -> str:
+        """Begin an object of parts; nobody can read it, or a part, yet. Returns its key."""
 
-    async def part_url(self, target: Multipart, number: int, size: int, expires_s: int) -> str:
+    async def part_url(self, key: str, number: int, size: int, expires_s: int) -> str:
         """A URL to PUT a part of just that size, as often as it takes."""
 
-    async def parts(self, target: Multipart) -> list[SentPart]:
+    async def parts(self, key: str) -> list[SentPart]:
         """The parts that are there, by number.
 
         Raises:
             UploadUnknown: there is no such object begun; it may have been completed.
         """
 
-    async def complete(self, target: Multipart, parts: Sequence[SentPart]) -> None:
+    async def complete(self, key: str, parts: Sequence[SentPart]) -> None:
         """Make one object of just these parts.
 
         Raises:
@@ -88,21 +82,22 @@ class Direct(Protocol):
         """Whether the store refuses bytes that are not those of the checksum sent with them."""
 
     def new_key(self) -> str:
-        """A key that never was in use."""
+        """The key of an object that is to come whole."""
 
-    async def put_url(
-        self, storage_key: str, digest: Digest, size: int, expires_s: int
-    ) -> DirectPut:
+    async def put_url(self, key: str, digest: Digest, size: int, expires_s: int) -> DirectPut:
         """A URL to PUT a whole object, which the store takes only if its sha256 is `digest`."""
 
-    async def landed(self, storage_key: str) -> Landed | None:
-        """The object under a key, None if there is none."""
+    def storage_key(self, key: str) -> str:
+        """The key of the blob that the bytes would become; no other bytes ever have it."""
 
-    def arrived(self, storage_key: str, landed: Landed) -> Arrived:
-        """An object's bytes on their way into the catalog, under the key that they keep.
+    async def landed(self, key: str) -> Landed | None:
+        """The complete object, None if there is none."""
+
+    def arrived(self, key: str, landed: Landed) -> Arrived:
+        """An object's bytes on their way into the catalog.
 
         They are read back to hash them, unless the store vouches for the digest.
         """
 
-    async def drop(self, target: Multipart) -> None:
-        """Delete an object and what was begun under its key; absent is fine."""
+    async def drop(self, key: str) -> None:
+        """Delete the object, complete or not; absent is fine."""

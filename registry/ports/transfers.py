@@ -34,9 +34,7 @@ class Upload:
     state: str = "open"
     result: str = ""
     subject: str = ""  # who began it, and alone may go on; empty without authentication
-    multipart_id: str = ""  # the store's own name for what parts are sent to
     part_size: int = 0  # of those parts, but for the last
-    declared_size: int = 0  # what the client announced to send
     verifier: str = ""  # the process that checks the bytes
     verifier_beats: int = 0  # counted on while it lives, so that no clocks need be compared
     reserved: int = 0  # bytes set aside for it of its namespace's quota

@@ -13,17 +13,19 @@ Source: spec registry-protocol 2.1, 2.3, 2.5, 2.6 "Redirect mode".
 """
 
 from dataclasses import replace
+from typing import Any
 
 from registry.core.digest import Digest
-from registry.core.errors import Conflict, SizeInvalid, TooLarge, UploadUnknown
+from registry.core.errors import Conflict, SizeInvalid, UploadUnknown
 from registry.core.names import RepositoryName
 from registry.core.ranges import Span
 from registry.ports.catalog import Reader, Transaction
 from registry.ports.direct import Direct, DirectPut
 from registry.ports.transfers import Upload
 from registry.services.blobs import Blobs
-from registry.services.direct_commit import NS, STATES, DirectCommits, target_of
-from registry.services.uploads import UploadLimits
+from registry.services.direct_commit import STATES, DirectCommits
+from registry.services.quotas import set_aside
+from registry.services.upload_limits import NS, UploadLimits
 
 SMALLEST_PART = 8 << 20
 """What comes in one smaller piece is the whole blob, and taken here: it costs the store one request
@@ -32,7 +34,6 @@ LARGEST_PUT = 5 << 30
 _LARGEST_PART = 5 << 30
 _MOST_PARTS = 10_000
 _RENEWED_NS = 3_600 * NS
-_BATCH = 100
 
 
 class DirectUploads:
@@ -68,6 +69,7 @@ class DirectUploads:
             Conflict: its bytes go another way, or are being verified.
             SizeInvalid: no part begins or ends there.
             TooLarge: the blob would exceed its limit.
+            QuotaExceeded: it does not fit into the namespace.
         """
         if upload.state == "open":
             if upload.offset or upload.storage_key or not _is_first(span):
@@ -78,10 +80,10 @@ class DirectUploads:
         if upload.verifier:
             raise Conflict("the upload is being verified")
         number = _number(span, upload.part_size)
-        if span.stop > self._limits.blob_bytes:
-            raise TooLarge(f"a blob may have {self._limits.blob_bytes} bytes at most")
+        self._limits.check_size(span.stop)
+        await set_aside(self._catalog, upload, span.stop)
         await self._renew(upload)
-        return await self.store.part_url(target_of(upload), number, len(span), self._url_s)
+        return await self.store.part_url(upload.storage_key, number, len(span), self._url_s)
 
     async def offer(self, upload: Upload, size: int) -> DirectPut | None:
         """Where a blob of declared digest may be sent whole; None if it is to come another way.
@@ -92,8 +94,7 @@ class DirectUploads:
         Raises:
             TooLarge: the blob exceeds its limit.
         """
-        if size > self._limits.blob_bytes:
-            raise TooLarge(f"a blob may have {self._limits.blob_bytes} bytes at most")
+        self._limits.check_size(size)
         digest = Digest.parse(upload.declared_digest)
         if not 0 < size <= LARGEST_PUT or digest.algorithm != "sha256":
             return None
@@ -101,8 +102,8 @@ class DirectUploads:
             return None
         key = self.store.new_key()
         put = await self.store.put_url(key, digest, size, self._url_s)
-        direct = replace(upload, state="direct", storage_key=key, declared_size=size)
-        return put if await self._take_over(direct) == direct else None
+        taken = await self._take_over(upload, {"state": "direct", "storage_key": key})
+        return put if taken.storage_key == key else None
 
     async def offset(self, upload: Upload) -> int:
         """How many bytes from the beginning the store has.
@@ -116,7 +117,7 @@ class DirectUploads:
             landed = await self.store.landed(upload.storage_key)
             return landed.size if landed else 0
         size = 0
-        for number, part in enumerate(await self.store.parts(target_of(upload)), 1):
+        for number, part in enumerate(await self.store.parts(upload.storage_key), 1):
             if part.number != number:
                 break
             size += part.size
@@ -151,55 +152,39 @@ class DirectUploads:
         if not await self._delete(upload):
             raise Conflict("the upload is being verified")
 
-    async def sweep(self) -> None:
-        """Delete expired sessions with their bytes."""
-        while expired := await self._catalog.read(
-            lambda tx: tx.expired_uploads(self._clock(), _BATCH)
-        ):
-            dropped = [await self._delete(upload) for upload in expired if upload.state in STATES]
-            if not any(dropped):
-                break
-
     async def close(self) -> None:
         """Stop verifying: another replica, or the next start, begins anew."""
         await self._commits.close()
 
     async def _claim(self, upload: Upload, part_size: int) -> Upload:
         """Make it a session of parts, unless another request was first; the row as it is then."""
-        target = await self.store.begin()
+        key = await self.store.begin()
         taken: Upload | None = None
         try:
-            taken = await self._take_over(
-                replace(
-                    upload,
-                    state="redirect",
-                    storage_key=target.storage_key,
-                    multipart_id=target.id,
-                    part_size=part_size,
-                )
-            )
+            parts = {"state": "redirect", "storage_key": key, "part_size": part_size}
+            taken = await self._take_over(upload, parts)
         finally:
-            if taken is None or taken.multipart_id != target.id:
-                await self.store.drop(target)
+            if taken is None or taken.storage_key != key:
+                await self.store.drop(key)
         return taken
 
-    async def _take_over(self, wanted: Upload) -> Upload:
+    async def _take_over(self, upload: Upload, change: dict[str, Any]) -> Upload:
         def work(tx: Transaction) -> Upload | None:
-            row = tx.upload(wanted.id)
+            row = tx.upload(upload.id)
             if row is None or row.state != "open" or row.offset or row.storage_key:
                 return row
-            tx.put_upload(wanted)
-            return wanted
+            row = replace(row, **change)
+            tx.put_upload(row)
+            return row
 
         row = await self._catalog.write(work)
         if row is None:
-            raise UploadUnknown(f"upload unknown: {wanted.id}")
+            raise UploadUnknown(f"upload unknown: {upload.id}")
         return row
 
     async def _renew(self, upload: Upload) -> None:
         """Let the session live on; written now and then only."""
-        limit = upload.created_at + self._limits.total_s * NS
-        until = min(limit, self._clock() + self._limits.idle_s * NS)
+        until = self._limits.expiry(upload, self._clock())
         if until - upload.expires_at < min(_RENEWED_NS, self._limits.idle_s * NS // 4):
             return
 
@@ -222,7 +207,7 @@ class DirectUploads:
 
         deleted = await self._catalog.write(work)
         if deleted:
-            await self.store.drop(target_of(upload))
+            await self.store.drop(upload.storage_key)
         return deleted
 
 

@@ -23,18 +23,16 @@ from registry.core.errors import (
     DigestMismatch,
     RegistryError,
     SizeInvalid,
-    TooLarge,
     Unavailable,
     UploadUnknown,
 )
 from registry.core.names import RepositoryName
 from registry.ports.catalog import Blob, Transaction
-from registry.ports.direct import Direct, Landed, Multipart, SentPart
+from registry.ports.direct import Direct, Landed, SentPart
 from registry.ports.transfers import Upload
 from registry.services.blobs import Blobs
-from registry.services.uploads import UploadLimits
+from registry.services.upload_limits import NS, UploadLimits
 
-NS = 10**9
 STATES = ("redirect", "direct")
 """Of a session that goes on."""
 
@@ -171,7 +169,7 @@ class DirectCommits:
             await self._end(upload.id, partial(self._failed, order, error))
             ended = True
             with contextlib.suppress(RegistryError):  # it is an orphan then
-                await self._store.drop(target_of(upload))
+                await self._store.drop(upload.storage_key)
             raise
         finally:
             living.cancel()
@@ -208,15 +206,16 @@ class DirectCommits:
         if upload.state == "redirect":
             await self._complete(upload, order)
         landed = await self._landed(upload)
-        if landed.size > self._limits.blob_bytes:
-            raise TooLarge(f"a blob may have {self._limits.blob_bytes} bytes at most")
+        self._limits.check_size(landed.size)
         if landed.sha256 == order.digest:
             blob = await self._commit(upload, landed, order)
         else:
             async with self._reading:
                 blob = await self._commit(upload, landed, order)
-        if blob.storage_key != upload.storage_key:  # the same bytes were here already
-            await self._store.drop(target_of(upload))
+        if blob.storage_key != self._store.storage_key(
+            upload.storage_key
+        ):  # the same bytes were here already
+            await self._store.drop(upload.storage_key)
 
     async def _landed(self, upload: Upload) -> Landed:
         """The object; one just completed may show a moment later."""
@@ -233,11 +232,11 @@ class DirectCommits:
         raise SizeInvalid("the bytes have not been sent")
 
     async def _complete(self, upload: Upload, order: _Order) -> None:
-        target = target_of(upload)
+        key = upload.storage_key
         try:
-            parts = await self._store.parts(target)
+            parts = await self._store.parts(key)
             check_parts(parts, upload.part_size, order.count)
-            await self._store.complete(target, parts)
+            await self._store.complete(key, parts)
         except UploadUnknown:
             return  # an earlier try completed it; the object will show
 
@@ -246,7 +245,6 @@ class DirectCommits:
             row = tx.upload(upload.id)
             if row is None or row.verifier != self._me or row.state not in STATES:
                 raise Conflict("another server goes on with this upload")
-            self._blobs.link(tx, order.name, order.digest)
             tx.put_upload(
                 replace(
                     row,
@@ -257,14 +255,10 @@ class DirectCommits:
                     verifier="",
                 )
             )
+            self._blobs.link(tx, order.name, order.digest)  # into the room that was set aside
 
         arrived = self._store.arrived(upload.storage_key, landed)
         return await self._blobs.commit(arrived, order.digest, done)
-
-
-def target_of(upload: Upload) -> Multipart:
-    """Where the bytes of a session go, or went."""
-    return Multipart(upload.storage_key, upload.multipart_id)
 
 
 def check_parts(parts: Sequence[SentPart], part_size: int, count: int | None) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from registry.core.digest import Digest
 from registry.core.errors import Conflict, DigestMismatch, UploadUnknown
-from registry.ports.direct import DirectPut, Landed, Multipart, SentPart
+from registry.ports.direct import DirectPut, Landed, SentPart
 
 
 @dataclass
@@ -48,9 +48,9 @@ class MemoryStore:
     vouches: bool = True  # tells checksums of whole objects afterwards
     loses_answers: bool = False
     objects: dict[str, bytes] = field(default_factory=dict)
-    begun: dict[Multipart, dict[int, bytes]] = field(default_factory=dict)
+    begun: dict[str, dict[int, bytes]] = field(default_factory=dict)
     reads: list[str] = field(default_factory=list)
-    dropped: list[Multipart] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
     summed: set[str] = field(default_factory=set)
     _last: int = 0
 
@@ -60,14 +60,16 @@ class MemoryStore:
     async def read_url(self, storage_key: str, expires_s: int) -> str:
         return f"{self.address}/{storage_key}?expires={expires_s}"
 
-    async def begin(self) -> Multipart:
-        key = self.new_key()
-        target = Multipart(key, f"id-{key}")
-        self.begun[target] = {}
-        return target
+    async def begin(self) -> str:
+        key = f"begun.{self.new_key()}"
+        self.begun[key] = {}
+        return key
 
-    async def part_url(self, target: Multipart, number: int, size: int, expires_s: int) -> str:
-        return f"{self.address}/{target.storage_key}?id={target.id}&number={number}&size={size}"
+    def storage_key(self, key: str) -> str:
+        return key.removeprefix("begun.")
+
+    async def part_url(self, key: str, number: int, size: int, expires_s: int) -> str:
+        return f"{self.address}/{key}?number={number}&size={size}"
 
     def send(self, url: str, data: bytes) -> bool:
         """PUT to a URL; whether the store takes it."""
@@ -79,28 +81,28 @@ class MemoryStore:
                 self.objects[key] = data
                 self.summed |= {key} if self.vouches else set()
             return good
-        sent = self.begun.get(Multipart(key, query["id"]))
+        sent = self.begun.get(key)
         if sent is None or len(data) != int(query["size"]):
             return False
         sent[int(query["number"])] = data
         return True
 
-    async def parts(self, target: Multipart) -> list[SentPart]:
+    async def parts(self, key: str) -> list[SentPart]:
         return [
             SentPart(number, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
-            for number, data in sorted(self._of(target).items())
+            for number, data in sorted(self._of(key).items())
         ]
 
-    def _of(self, target: Multipart) -> dict[int, bytes]:
-        if target not in self.begun:
+    def _of(self, key: str) -> dict[int, bytes]:
+        if key not in self.begun:
             raise UploadUnknown("the store does not know the upload")
-        return self.begun[target]
+        return self.begun[key]
 
-    async def complete(self, target: Multipart, parts: Sequence[SentPart]) -> None:
-        if list(parts) != await self.parts(target):
+    async def complete(self, key: str, parts: Sequence[SentPart]) -> None:
+        if list(parts) != await self.parts(key):
             raise Conflict("a part was sent anew")
-        sent = self.begun.pop(target)
-        self.objects[target.storage_key] = b"".join(sent[number] for number in sorted(sent))
+        sent = self.begun.pop(key)
+        self.objects[self.storage_key(key)] = b"".join(sent[number] for number in sorted(sent))
         if self.loses_answers:
             raise UploadUnknown("asked again, the store does not know the upload")
 
@@ -111,21 +113,20 @@ class MemoryStore:
         self._last += 1
         return f"key{self._last}"
 
-    async def put_url(
-        self, storage_key: str, digest: Digest, size: int, expires_s: int
-    ) -> DirectPut:
-        return DirectPut(f"{self.address}/{storage_key}?sha256={digest.hex}", {"x-sum": digest.hex})
+    async def put_url(self, key: str, digest: Digest, size: int, expires_s: int) -> DirectPut:
+        return DirectPut(f"{self.address}/{key}?sha256={digest.hex}", {"x-sum": digest.hex})
 
-    async def landed(self, storage_key: str) -> Landed | None:
-        data = self.objects.get(storage_key)
+    async def landed(self, key: str) -> Landed | None:
+        key = self.storage_key(key)
+        data = self.objects.get(key)
         if data is None:
             return None
-        return Landed(len(data), Digest.of(data) if storage_key in self.summed else None)
+        return Landed(len(data), Digest.of(data) if key in self.summed else None)
 
-    def arrived(self, storage_key: str, landed: Landed) -> _Arrived:
-        return _Arrived(self, storage_key, landed.sha256)
+    def arrived(self, key: str, landed: Landed) -> _Arrived:
+        return _Arrived(self, self.storage_key(key), landed.sha256)
 
-    async def drop(self, target: Multipart) -> None:
-        self.dropped.append(target)
-        self.begun.pop(target, None)
-        self.objects.pop(target.storage_key, None)
+    async def drop(self, key: str) -> None:
+        self.dropped.append(key)
+        self.begun.pop(key, None)
+        self.objects.pop(self.storage_key(key), None)

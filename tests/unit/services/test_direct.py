@@ -436,22 +436,29 @@ async def test_a_cancelled_session_leaves_nothing(replica: Replica) -> None:
         await replica.direct.cancel(await replica.row(done))
 
 
-async def test_expired_sessions_are_deleted_with_their_bytes(replica: Replica) -> None:
+async def test_expired_sessions_go_with_the_others(replica: Replica) -> None:
     world = replica.world
-    await replica.sent()
-    _, put = await replica.offer()
-    replica.store.send(put.url, WHOLE)
-    serial = await world.begin()
-    await world.append(serial, b"some")
-    await replica.direct.sweep()
-    assert replica.store.begun
+    sent, offered = await replica.sent(), (await replica.offer())[0]
+    rows = [await replica.row(session) for session in (sent, offered)]
+    keep = await world.catalog.read(lambda tx: tx.incoming_keys())
+    assert keep == {row.storage_key for row in rows}
     world.now += 25 * 3600 * NS
     fresh = await replica.sent()
-    await replica.direct.sweep()
-    assert len(replica.store.begun) == 1
-    assert replica.store.objects == {}
-    assert await world.catalog.read(lambda tx: tx.upload(serial))  # that is not ours
+    assert await world.uploads.sweep() == 2
     assert await replica.finish(fresh) == DIGEST
+
+
+async def test_a_session_that_is_being_verified_does_not_expire(world: World) -> None:
+    store = SlowStore()
+    replica = Replica(world, store, UploadLimits(commit_hold_s=0.05, idle_s=60))
+    session = await replica.sent()
+    world.now += 59 * NS
+    with pytest.raises(Unavailable):
+        await replica.finish(session)
+    world.now += 30 * 60 * NS
+    assert await world.uploads.sweep() == 0
+    store.go_on.set()
+    assert await replica.finish(session) == DIGEST
 
 
 async def test_parts_let_a_session_live_on(replica: Replica) -> None:
