@@ -35,12 +35,12 @@ class Place:
         self._environ.setenv("REGISTRY_DATABASE_URL", self.url)
         return CliRunner().invoke(app, command.split())
 
-    def fill(self) -> None:
-        asyncio.run(self._fill())
+    def fill(self, gguf: bytes = SMALLEST) -> None:
+        asyncio.run(self._fill(gguf))
 
-    async def _fill(self) -> None:
+    async def _fill(self, weights: bytes) -> None:
         async with opened(self.settings) as library:
-            gguf = str((await library.blobs.put_bytes(SMALLEST)).digest)
+            gguf = str((await library.blobs.put_bytes(weights)).digest)
             await make(library, "base", files={"a.gguf": gguf})
             await make(library, "team/Other:Q4", origin="base", system="Be brief.")
             await make(library, "gone", origin="base", system="Not for long.")
