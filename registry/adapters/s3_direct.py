@@ -109,10 +109,6 @@ class S3Direct:
         """See `Direct`."""
         return new_key()
 
-    def storage_key(self, key: str) -> str:
-        """See `Direct`."""
-        return self._session(key).storage_key
-
     def _session(self, key: str) -> Session:
         """What the key of an object of parts, or of a whole one, means."""
         session = Session.parse(self._bucket, key)
@@ -190,7 +186,7 @@ class S3Direct:
 
     def arrived(self, key: str, landed: Landed) -> Arrived:
         """See `Direct`."""
-        return _Object(self._bucket, self._run, self.storage_key(key), landed)
+        return _Object(self._bucket, self._run, self._session(key).storage_key, landed)
 
     def _run(self, work: Callable[[], T], /) -> "asyncio.Future[T]":
         return asyncio.get_running_loop().run_in_executor(self._pool, work)

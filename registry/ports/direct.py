@@ -87,9 +87,6 @@ class Direct(Protocol):
     async def put_url(self, key: str, digest: Digest, size: int, expires_s: int) -> DirectPut:
         """A URL to PUT a whole object, which the store takes only if its sha256 is `digest`."""
 
-    def storage_key(self, key: str) -> str:
-        """The key of the blob that the bytes would become; no other bytes ever have it."""
-
     async def landed(self, key: str) -> Landed | None:
         """The complete object, None if there is none."""
 

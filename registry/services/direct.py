@@ -152,6 +152,10 @@ class DirectUploads:
         if not await self._delete(upload):
             raise Conflict("the upload is being verified")
 
+    async def settle(self) -> None:
+        """Wait until nothing is being verified here."""
+        await self._commits.settle()
+
     async def close(self) -> None:
         """Stop verifying: another replica, or the next start, begins anew."""
         await self._commits.close()

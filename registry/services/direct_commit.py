@@ -21,6 +21,7 @@ from registry.core.digest import Digest
 from registry.core.errors import (
     Conflict,
     DigestMismatch,
+    QuotaExceeded,
     RegistryError,
     SizeInvalid,
     Unavailable,
@@ -91,11 +92,14 @@ class DirectCommits:
 
     async def close(self) -> None:
         """Give up what runs, so that others need not wait for it."""
-        jobs = list(self._jobs.values())
-        for job in jobs:
+        for job in self._jobs.values():
             job.cancel()
-        if jobs:
-            await asyncio.wait(jobs)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until nothing runs."""
+        if self._jobs:
+            await asyncio.wait(list(self._jobs.values()))
 
     async def _again(self, upload: Upload) -> Upload:
         row = await self._catalog.read(lambda tx: tx.upload(upload.id))
@@ -165,11 +169,11 @@ class DirectCommits:
         try:
             await self._verify(upload, order)
             ended = True
-        except DigestMismatch as error:
-            await self._end(upload.id, partial(self._failed, order, error))
+        except (DigestMismatch, QuotaExceeded) as error:
+            if await self._end(upload.id, partial(self._over, order, error)):
+                with contextlib.suppress(RegistryError):  # it is an orphan then
+                    await self._store.drop(upload.storage_key)
             ended = True
-            with contextlib.suppress(RegistryError):  # it is an orphan then
-                await self._store.drop(upload.storage_key)
             raise
         finally:
             living.cancel()
@@ -178,17 +182,26 @@ class DirectCommits:
                     await self._end(upload.id, lambda row: row)
         return order.digest
 
-    async def _end(self, session: str, after: Callable[[Upload], Upload]) -> None:
-        """Take our name out of the row, if it still stands there."""
+    async def _end(self, session: str, after: Callable[[Upload], Upload | None]) -> bool:
+        """Take our name out of the row, or delete it; False if it does not stand there any more."""
 
-        def work(tx: Transaction) -> None:
+        def work(tx: Transaction) -> bool:
             row = tx.upload(session)
-            if row is not None and row.verifier == self._me and row.state in STATES:
-                tx.put_upload(replace(after(row), verifier=""))
+            if row is None or row.verifier != self._me or row.state not in STATES:
+                return False
+            changed = after(row)
+            if changed is None:
+                tx.delete_upload(session)
+            else:
+                tx.put_upload(replace(changed, verifier=""))
+            return True
 
-        await self._catalog.write(work)
+        return await self._catalog.write(work)
 
-    def _failed(self, order: _Order, error: DigestMismatch, row: Upload) -> Upload:
+    def _over(self, order: _Order, error: RegistryError, row: Upload) -> Upload | None:
+        """The row of a session whose bytes are not wanted; wrong ones are remembered."""
+        if not isinstance(error, DigestMismatch):
+            return None
         return replace(
             row,
             state="failed",
@@ -208,14 +221,10 @@ class DirectCommits:
         landed = await self._landed(upload)
         self._limits.check_size(landed.size)
         if landed.sha256 == order.digest:
-            blob = await self._commit(upload, landed, order)
+            await self._commit(upload, landed, order)
         else:
             async with self._reading:
-                blob = await self._commit(upload, landed, order)
-        if blob.storage_key != self._store.storage_key(
-            upload.storage_key
-        ):  # the same bytes were here already
-            await self._store.drop(upload.storage_key)
+                await self._commit(upload, landed, order)
 
     async def _landed(self, upload: Upload) -> Landed:
         """The object; one just completed may show a moment later."""
@@ -240,7 +249,7 @@ class DirectCommits:
         except UploadUnknown:
             return  # an earlier try completed it; the object will show
 
-    async def _commit(self, upload: Upload, landed: Landed, order: _Order) -> Blob:
+    async def _commit(self, upload: Upload, landed: Landed, order: _Order) -> None:
         def done(tx: Transaction, blob: Blob) -> None:
             row = tx.upload(upload.id)
             if row is None or row.verifier != self._me or row.state not in STATES:
@@ -258,7 +267,7 @@ class DirectCommits:
             self._blobs.link(tx, order.name, order.digest)  # into the room that was set aside
 
         arrived = self._store.arrived(upload.storage_key, landed)
-        return await self._blobs.commit(arrived, order.digest, done)
+        await self._blobs.commit(arrived, order.digest, done)
 
 
 def check_parts(parts: Sequence[SentPart], part_size: int, count: int | None) -> None:

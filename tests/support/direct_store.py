@@ -65,9 +65,6 @@ class MemoryStore:
         self.begun[key] = {}
         return key
 
-    def storage_key(self, key: str) -> str:
-        return key.removeprefix("begun.")
-
     async def part_url(self, key: str, number: int, size: int, expires_s: int) -> str:
         return f"{self.address}/{key}?number={number}&size={size}"
 
@@ -102,7 +99,7 @@ class MemoryStore:
         if list(parts) != await self.parts(key):
             raise Conflict("a part was sent anew")
         sent = self.begun.pop(key)
-        self.objects[self.storage_key(key)] = b"".join(sent[number] for number in sorted(sent))
+        self.objects[_storage_key(key)] = b"".join(sent[number] for number in sorted(sent))
         if self.loses_answers:
             raise UploadUnknown("asked again, the store does not know the upload")
 
@@ -117,16 +114,20 @@ class MemoryStore:
         return DirectPut(f"{self.address}/{key}?sha256={digest.hex}", {"x-sum": digest.hex})
 
     async def landed(self, key: str) -> Landed | None:
-        key = self.storage_key(key)
+        key = _storage_key(key)
         data = self.objects.get(key)
         if data is None:
             return None
         return Landed(len(data), Digest.of(data) if key in self.summed else None)
 
     def arrived(self, key: str, landed: Landed) -> _Arrived:
-        return _Arrived(self, self.storage_key(key), landed.sha256)
+        return _Arrived(self, _storage_key(key), landed.sha256)
 
     async def drop(self, key: str) -> None:
         self.dropped.append(key)
         self.begun.pop(key, None)
-        self.objects.pop(self.storage_key(key), None)
+        self.objects.pop(_storage_key(key), None)
+
+
+def _storage_key(key: str) -> str:
+    return key.removeprefix("begun.")

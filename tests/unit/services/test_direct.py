@@ -1,6 +1,7 @@
 """Upload sessions whose bytes go to the store by themselves, on a store in memory."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from registry.core.digest import Digest
 from registry.core.errors import (
     Conflict,
     DigestMismatch,
+    QuotaExceeded,
     RegistryError,
     SizeInvalid,
     TooLarge,
@@ -275,7 +277,8 @@ async def test_a_long_verification_goes_on_while_its_client_waits(world: World) 
     with pytest.raises(Conflict):
         await replica.url(session, PARTS[0])
     store.go_on.set()
-    assert await replica.finish(session) == DIGEST
+    await replica.direct.settle()
+    assert await replica.direct.finish(NAME, await replica.row(session), DIGEST) == DIGEST
     assert len(store.reads) == 1
 
 
@@ -319,6 +322,7 @@ async def test_a_replica_that_lives_is_waited_for(
     with pytest.raises(Unavailable):
         await second.finish(session)
     store.go_on.set()
+    await first.direct.settle()
     assert await second.finish(session) == DIGEST
     assert len(store.reads) == 1
 
@@ -360,7 +364,41 @@ async def test_bytes_that_are_here_already_are_not_kept_twice(replica: Replica) 
     for _ in range(2):
         assert await replica.finish(await replica.sent()) == DIGEST
     blob = await replica.world.blobs.stat(NAME, DIGEST)
-    assert list(replica.store.objects) == [blob.storage_key]
+    freed = await replica.world.catalog.read(lambda tx: tx.freed(9))
+    assert {item.storage_key for item in freed} == set(replica.store.objects) - {blob.storage_key}
+    assert len(freed) == 1
+
+
+async def test_a_quota_holds_for_parts_and_for_whole_blobs(replica: Replica) -> None:
+    replica.world.now = time.time_ns()  # the catalog's own clock
+    await replica.world.catalog.write(lambda tx: tx.put_quota("team", SIZE + 5))
+    session = await replica.world.begin()
+    await replica.send(session, PARTS[0])
+    with pytest.raises(QuotaExceeded):
+        await replica.url(session, PARTS[1])
+    whole, put = await replica.offer()
+    replica.store.send(put.url, WHOLE)
+    with pytest.raises(QuotaExceeded):  # the parts have taken the room
+        await replica.finish(whole, TENSOR, None)
+    assert replica.store.objects == {}
+    assert await replica.direct.find(NAME, whole) is None
+
+
+async def test_who_lost_a_session_does_not_delete_its_bytes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SlowStore()
+    late = Replica(world, store, UploadLimits(commit_hold_s=0.01))
+    session = await late.sent()
+    with pytest.raises(Unavailable):
+        await late.finish(session, TENSOR, 3)  # not what was sent
+    row = await late.row(session)
+    other = replace(row, verifier="another", verifier_beats=row.verifier_beats + 1)
+    await world.catalog.write(lambda tx: tx.put_upload(other))
+    store.go_on.set()
+    await late.direct.settle()
+    assert len(store.objects) == 1
+    assert (await late.row(session)).verifier == "another"
 
 
 async def test_the_state_tells_how_far_it_is_whole(replica: Replica) -> None:
@@ -458,6 +496,7 @@ async def test_a_session_that_is_being_verified_does_not_expire(world: World) ->
     world.now += 30 * 60 * NS
     assert await world.uploads.sweep() == 0
     store.go_on.set()
+    await replica.direct.settle()
     assert await replica.finish(session) == DIGEST
 
 
