@@ -113,6 +113,10 @@ class FileBlobStore:
         """A turn at incoming bytes: processes that share the folder take turns."""
         return await self._turns.take(name)
 
+    def boundary(self, offset: int) -> int:
+        """Any: a file has no parts."""
+        return offset
+
     async def create(self, size_hint: int | None = None) -> Incoming:
         """Begin new bytes."""
         path = self._layout.arrivals / new_key()

@@ -25,7 +25,7 @@ from registry.adapters.s3_sessions import Sent, Session
 from registry.adapters.s3_sweep import sweep
 from registry.core.digest import Digest
 from registry.core.errors import BlobUnknown, UploadUnknown
-from registry.core.multipart import part_numbered, parts_below
+from registry.core.multipart import part_at, part_numbered, parts_below
 from registry.ports.blobs import Incoming, Opened
 
 T = TypeVar("T")
@@ -72,6 +72,10 @@ class S3BlobStore:
 
     async def turn(self, name: str) -> None:
         """No turns: what another process sent here shows at the end, and is read back then."""
+
+    def boundary(self, offset: int) -> int:
+        """Where a part begins."""
+        return part_at(offset).start
 
     async def create(self, size_hint: int | None = None) -> Incoming:
         """Begin new bytes; nothing is asked of the store before there is a part."""

@@ -267,6 +267,8 @@ class S3Incoming:
         self._workshop.closed(self._session, kept if intact else None)
         if self._published:
             self._parts.drop_rests()
+        elif self._made and not self._session.upload:  # its key does not lead there
+            self._workshop.threads.later(self._session.remove)
 
     async def discard(self) -> None:
         """`close`, and delete the bytes unless they were published."""

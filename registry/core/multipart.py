@@ -9,7 +9,7 @@ Source: Amazon S3 user guide, "Multipart upload limits": 5 MiB to 5 GiB, the las
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 _MIB = 1 << 20
@@ -77,8 +77,10 @@ def parts_below(size: int) -> Iterator[Part]:
 class Coverage:
     """Which bytes are there: disjoint ranges `[start, stop)`, in order, none next to another."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
         self.ranges: list[tuple[int, int]] = []
+        for start, stop in ranges:
+            self.add(start, stop)
 
     def add(self, start: int, stop: int) -> None:
         """These are there now, too."""

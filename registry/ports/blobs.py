@@ -196,6 +196,12 @@ class BlobStore(Protocol):
             Unavailable: another process keeps the turn.
         """
 
+    def boundary(self, offset: int) -> int:
+        """The next offset at or before this one where bytes out of order had best begin.
+
+        Who writes from one to another alone never waits for a second one who fills the same part.
+        """
+
     async def create(self, size_hint: int | None = None) -> Incoming:
         """Begin new bytes; `size_hint` lets the store reserve room.
 

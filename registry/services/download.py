@@ -26,13 +26,14 @@ from registry.core.errors import (
     UpstreamUnknown,
     UpstreamUnreachable,
 )
+from registry.core.multipart import Coverage
 from registry.core.parts import split
 from registry.core.retries import pause_s
 from registry.ports.blobs import BlobStore, Incoming
 from registry.ports.catalog import Catalog, Transaction
 from registry.ports.transfers import Fetch, Part
 from registry.ports.upstream import RemoteBlob, Stream, Upstream
-from registry.services.pieces import BLOCK, Pace, Piece
+from registry.services.pieces import BLOCK, Pace, Piece, held
 from registry.settings import Settings
 from registry.settings import Upstream as Knobs
 
@@ -143,10 +144,11 @@ class Download:
         if fetch is not None and fetch.size == self.size:
             with suppress(UploadUnknown):
                 return await self._take_up(fetch)
-        spans = split(self.size, self._workshop.knobs.part_bytes)
+        shop = self._workshop
+        spans = split(self.size, shop.knobs.part_bytes, shop.store.boundary)
         self._pieces = [Piece(start, stop) for start, stop in spans]
         self._serial = len(spans) <= 1
-        return await self._workshop.store.create(self.size)
+        return await shop.store.create(self.size)
 
     async def _check_size(self) -> None:
         """Ask the registry for the blob's size, which has to be the manifest's."""
@@ -161,13 +163,17 @@ class Download:
             )
 
     async def _take_up(self, fetch: Fetch) -> Incoming:
-        """Believe of an earlier fetch what its bytes on disk bear out."""
+        """Believe of an earlier fetch what its bytes in the store bear out."""
         end = max((part.start + part.done for part in fetch.parts if part.done), default=0)
-        incoming = await self._workshop.store.resume(fetch.storage_key, end)
+        incoming = await self._workshop.store.resume(fetch.storage_key, end, sparse=True)
         try:
+            there = Coverage(await incoming.durable())
             for part in fetch.parts:
                 piece = Piece(part.start, part.stop)
                 self._pieces.append(piece)
+                if not incoming.rereads:
+                    piece.believe(held(part, there).done)
+                    continue
                 await piece.hash_again(incoming, part.done)
                 if part.sha256 and piece.sha256 != part.sha256:
                     piece.reset()
@@ -195,6 +201,7 @@ class Download:
     async def _leave(self, incoming: Incoming) -> None:
         """Keep what is here for the next try, or nothing if that is nothing."""
         if self.completed:
+            await incoming.flush()
             await self._persist(incoming)
             await incoming.close()
         else:
@@ -205,9 +212,10 @@ class Download:
         parts = [piece.row() for piece in self._pieces]
         if parts == self._saved:
             return
-        await incoming.flush()
+        there = Coverage(await incoming.durable())
+        rows = tuple(held(part, there) for part in parts)
         now = self._workshop.clock()
-        fetch = Fetch(self.digest, self.size, incoming.key, now, tuple(parts))
+        fetch = Fetch(self.digest, self.size, incoming.key, now, rows)
         await self._workshop.catalog.write(lambda tx: tx.put_fetch(fetch))
         self._saved = parts
 
@@ -219,7 +227,10 @@ class Download:
         )
 
     async def _reopen(self, incoming: Incoming) -> Incoming:
-        """Sealed bytes, writable again."""
+        """Sealed bytes, writable again; an object never is, so all of it has to come anew."""
+        if not incoming.rereads:
+            await incoming.discard()
+            return await self._workshop.store.create(self.size)
         await incoming.close()
         return await self._workshop.store.resume(incoming.key, self.size)
 
@@ -229,10 +240,11 @@ class Download:
         Parts that the disk changed are known by their hash. If there are none, the registry sent
         something wrong: fetch all again, and give up if it sends the same once more.
         """
-        if all(piece.before == piece.sha256 for piece in self._pieces):
+        if all(piece.came_twice for piece in self._pieces):
             return False
-        self._serial = False
-        wrong = [piece for piece in self._pieces if not await self._is_intact(incoming, piece)]
+        self._serial = self._serial and not incoming.rereads
+        seen = self._pieces if incoming.rereads else []
+        wrong = [piece for piece in seen if not await self._is_intact(incoming, piece)]
         for piece in wrong or self._pieces:
             piece.reset()
         return True
@@ -335,7 +347,7 @@ class Download:
                 return
             view = data[at - base : piece.stop - base]
             written = self._write(incoming, at, view)
-            await asyncio.gather(written, to_thread.run_sync(piece.state.update, view))
+            await asyncio.gather(written, to_thread.run_sync(piece.update, view))
             piece.done += len(view)
             if piece.complete:
                 todo.popleft()

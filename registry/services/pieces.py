@@ -1,12 +1,13 @@
 """A part of a blob while it is fetched: what is here, what that hashes to, how fast it comes."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from anyio import to_thread
 
 from registry.core.errors import UpstreamBusy
+from registry.core.multipart import Coverage
 from registry.ports.blobs import Incoming
 from registry.ports.transfers import Part
 
@@ -19,7 +20,10 @@ _SLOWEST = 16 << 10
 
 @dataclass(slots=True)
 class Piece:
-    """The bytes `[start, stop)` of a blob; `state` has seen the first `done` of them."""
+    """The bytes `[start, stop)` of a blob; `state` has seen the first `done` of them.
+
+    None: an object store has some from before, which nobody has hashed here.
+    """
 
     start: int
     stop: int
@@ -35,7 +39,7 @@ class Piece:
     @property
     def sha256(self) -> str:
         """Hex digest of a complete piece, else empty."""
-        return self.state.hexdigest() if self.complete else ""
+        return self.state.hexdigest() if self.complete and self.state is not None else ""
 
     def progress(self) -> int:
         """How many bytes are here."""
@@ -45,9 +49,25 @@ class Piece:
         """Forget the bytes, but not what they hashed to."""
         self.before, self.done, self.state = self.sha256, 0, hashlib.sha256()
 
+    @property
+    def came_twice(self) -> bool:
+        """Whether the same bytes were fetched once more."""
+        return self.before != "" and self.before == self.sha256
+
+    def update(self, data: memoryview) -> None:
+        """Hash the next bytes."""
+        if self.state is not None:
+            self.state.update(data)
+
     def row(self) -> Part:
         """As the catalog keeps it."""
         return Part(self.start, self.stop, self.done, self.sha256)
+
+    def believe(self, done: int) -> None:
+        """The first `done` bytes are in the store, which cannot be asked for them yet."""
+        self.done = done
+        if done:
+            self.state = None
 
     async def hash_again(self, incoming: Incoming, done: int) -> None:
         """Read the first `done` bytes back from disk; fewer if they are not there."""
@@ -59,6 +79,12 @@ class Piece:
                 break
             await to_thread.run_sync(self.state.update, data)
             self.done += len(data)
+
+
+def held(part: Part, there: Coverage) -> Part:
+    """As much of a part as there is in the store."""
+    done = min(part.done, there.reach(part.start) - part.start)
+    return part if done == part.done else replace(part, done=done, sha256="")
 
 
 class Pace:

@@ -67,7 +67,7 @@ def test_ranges_that_touch_become_one(
     coverage = Coverage()
     for item in added:
         coverage.add(*item)
-    assert coverage.ranges == ranges
+    assert coverage.ranges == Coverage(added).ranges == ranges
 
 
 def test_coverage_agrees_with_a_set_of_bytes() -> None:

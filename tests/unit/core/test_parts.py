@@ -21,6 +21,13 @@ def test_the_last_piece_is_shorter(size: int, part: int, expected: list[tuple[in
     assert split(size, part) == expected
 
 
+def test_pieces_begin_at_boundaries() -> None:
+    eights = [(0, 8), (8, 16), (16, 32), (32, 40), (40, 45)]
+    assert split(45, 11, lambda offset: offset // 8 * 8) == eights
+    assert split(45, 3, lambda offset: offset // 40 * 40) == [(0, 40), (40, 45)]
+    assert split(0, 3, lambda offset: 0) == []
+
+
 @pytest.mark.parametrize(
     ("size", "count", "first", "last"),
     [
