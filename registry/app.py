@@ -21,6 +21,7 @@ from registry.adapters import migrate
 from registry.adapters.blobs_fs import FileBlobStore
 from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.adapters.models_folder import FolderOnDisk
+from registry.adapters.replica_http import ReplicaWire, own_address
 from registry.adapters.s3_client import S3Bucket
 from registry.adapters.s3_direct import S3Direct
 from registry.adapters.store_marker import ensure_marker
@@ -55,6 +56,7 @@ from registry.services.models import Models
 from registry.services.muster import Muster, Startable, loader
 from registry.services.pull import Pull
 from registry.services.push import Push
+from registry.services.replicas import Replicas
 from registry.services.routing import Router
 from registry.services.sharing import Sharing
 from registry.services.tokens import Tokens
@@ -147,8 +149,16 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         audit=Audit(catalog, retention, clock),
         tokens=Tokens(catalog, settings.credentials, clock),
         links=RemoteWorkers(
-            Watch(router.add, router.remove, router.crashed, ensure_marker(settings.data))
+            Watch(
+                router.add,
+                router.remove,
+                router.crashed,
+                router.refresh,
+                ensure_marker(settings.data),
+            )
         ),
+        replicas=Replicas(catalog, router, _own_url(settings), clock),
+        courier=ReplicaWire(),
         worker_keys=WorkerKeys(catalog, clock),
     )
 
@@ -156,6 +166,17 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
 def _router(wanted: WorkerSettings) -> Router:
     limits = QueueLimits(wanted.max_queue, wanted.max_queue_per_model, wanted.queue_s)
     return Router(limits, replicas_max=wanted.replicas_max)
+
+
+def _own_url(settings: Settings) -> str:
+    """Where other replicas reach this process."""
+    if settings.replica_url or not settings.port:
+        return settings.replica_url
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    if settings.host in {"0.0.0.0", "::", ""}:  # noqa: S104  # compared with, not listened on
+        url = resolve(settings.database_url, settings.sqlite_path)
+        host = own_address(url.host or "localhost")
+    return f"{'https' if settings.tls_cert else 'http'}://{host}:{settings.port}"
 
 
 def _external(settings: Settings, row: Enlisted, changed: Callable[[], None]) -> Startable:
@@ -258,6 +279,7 @@ async def _lifespan(services: Services) -> AsyncIterator[dict[str, object]]:
     work = (_duties(services), services.job_desk.watch())
     duties = [asyncio.create_task(duty) for duty in work]
     services.muster.start()
+    services.replicas.start()
     try:
         yield {STOPPING: services.links.leave}
     finally:
@@ -271,10 +293,12 @@ async def _lifespan(services: Services) -> AsyncIterator[dict[str, object]]:
         with contextlib.suppress(RegistryError):
             await services.housekeeping.purge()
         await services.housekeeping.finish()
+        await services.replicas.close()
         await services.muster.close()
         await services.router.close()
         for worker in services.router.workers():
             await worker.close()
+        await services.courier.close()
         await services.ledger.close()
         await services.accounts.close()
         await services.audit.close()

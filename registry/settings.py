@@ -98,6 +98,9 @@ class Worker(BaseModel):
     replicas_max: int = Field(2, ge=1, description="workers that may have one model loaded")
     context_length: int = Field(0, ge=0, description="default of num_ctx; 0: chosen by the server")
     memory_bytes: int = Field(0, ge=0, description="what models may take; 0: nine tenths of it all")
+    labels: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="of the worker in this server: models can be placed by them"
+    )
     threads: int = Field(0, ge=0, le=1024, description="of a runner; 0: one per core allowed")
     cache_type: Literal["f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"] = Field(
         "f16", description="type of the key and value cache"
@@ -110,6 +113,11 @@ class Worker(BaseModel):
     dedicated: bool = Field(
         False, description="nothing else runs here: runners' threads spin between two tokens"
     )
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels(cls, value: Any) -> Any:
+        return _comma_list(value)
 
     @field_validator("keep_alive", "load_timeout", mode="before")
     @classmethod
@@ -235,6 +243,9 @@ class Settings(BaseSettings):
         "", description="s3://bucket/prefix?endpoint=…&region=…; default: the data folder"
     )
     external_url: str = Field("", description="URL clients use, if not the one they connect to")
+    replica_url: str = Field(
+        "", description="URL at which other replicas reach this one; default: its own address"
+    )
     origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="browser origins allowed besides local ones; * in each is a wildcard"
     )
@@ -290,7 +301,7 @@ class Settings(BaseSettings):
             raise ValueError("must be a path such as /.blobs")
         return value.rstrip("/")
 
-    @field_validator("external_url", "blob_base_url")
+    @field_validator("external_url", "blob_base_url", "replica_url")
     @classmethod
     def _no_slash(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):

@@ -12,7 +12,7 @@ import contextlib
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from registry.adapters.worker_codec import (
 from registry.core.digest import Digest
 from registry.core.errors import Conflict, NotFound, RegistryError, WorkerLost
 from registry.ports.links import Member
-from registry.ports.workers import Crash, Dialect, LoadSpec, Running, Weights, Worker, WorkerFacts
+from registry.ports.workers import Crash, Dialect, LoadSpec, Running, Worker, WorkerFacts
 
 _SUSPECT_S = 15.0
 _GONE_S = 30.0
@@ -53,6 +53,7 @@ class Watch:
     came: Callable[[Worker], None]
     left: Callable[[str], None]
     crashed: Callable[[str, Crash], None] = lambda worker, crash: None
+    changed: Callable[[], None] = lambda: None
     store: str = ""  # names the folder of blobs that a worker of this machine may read itself
     suspect_s: float = _SUSPECT_S
     gone_s: float = _GONE_S
@@ -95,6 +96,12 @@ class RemoteWorkers:
         """Whether it was told to run a model with that blob."""
         worker = self._workers.get(member.name)
         return worker is not None and worker.may_read(digest)
+
+    def let_read(self, member: Member, digest: Digest) -> None:
+        """Another process has told it to."""
+        worker = self._workers.get(member.name)
+        if worker is not None:
+            worker.let_read([digest])
 
     def dismiss(self, name: str) -> None:
         """End a link."""
@@ -215,10 +222,12 @@ class RemoteWorker:
     def report(self, facts: WorkerFacts) -> None:
         """What it says of itself; the first time it becomes one that may be asked."""
         self._seen = self._loop.time()
-        is_new, self._facts = self._facts is None, facts
-        if is_new:
+        before, self._facts = self._facts, facts
+        if before is None:
             log.info("a worker has come", worker=self._name, engine=facts.engine)
             self._watch.came(self)
+        elif facts != before:
+            self._watch.changed()
 
     def may_read(self, digest: Digest) -> bool:
         """Whether it was told to run a model with that blob."""
@@ -277,7 +286,7 @@ class RemoteWorker:
 
     async def acquire(self, spec: LoadSpec) -> Running:
         """See the port."""
-        self._allow(spec.blobs)
+        self.let_read([blob.digest for blob in spec.blobs])
         reply = await self._ask("POST", "/acquire", orjson.dumps(spec_json(spec)))
         lease, load_ns = str(reply.head.get("lease")), int(reply.head.get("load_ns") or 0)
         self._leases.add(lease)
@@ -343,11 +352,12 @@ class RemoteWorker:
                 waiting.set_exception(WorkerLost(_AWAY))
         self._calls.clear()
 
-    def _allow(self, blobs: tuple[Weights, ...]) -> None:
+    def let_read(self, digests: Iterable[Digest]) -> None:
+        """Let it have blobs for a while."""
         until = self._loop.time() + _READABLE_S
-        for blob in blobs:
-            self._readable[blob.digest] = until
-            self._readable.move_to_end(blob.digest)
+        for digest in digests:
+            self._readable[digest] = until
+            self._readable.move_to_end(digest)
         while len(self._readable) > _READABLE:
             self._readable.popitem(last=False)
 

@@ -3,7 +3,8 @@
 The web edge brings what arrives; whoever keeps the links makes `Worker`s of them.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +17,49 @@ class Member:
 
     name: str
     session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A worker's request on its way to another replica."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: AsyncIterator[bytes] | None
+
+
+class PassedReply(Protocol):
+    """What that replica answers."""
+
+    @property
+    def status(self) -> int:
+        """Its status."""
+        ...
+
+    def header(self, name: str) -> str:
+        """A header, empty if there is none."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives."""
+        ...
+
+
+class Courier(Protocol):
+    """Reaches other replicas."""
+
+    def send(self, url: str, passed: Passed) -> AbstractAsyncContextManager[PassedReply]:
+        """Ask the replica at a URL.
+
+        Raises:
+            UpstreamFailed: it cannot be reached, or the connection broke.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Drop all connections."""
+        ...
 
 
 class WorkerLinks(Protocol):
@@ -49,6 +93,10 @@ class WorkerLinks(Protocol):
 
     def may_read(self, member: Member, digest: Digest) -> bool:
         """Whether the worker was told to run a model with that blob, not long ago."""
+        ...
+
+    def let_read(self, member: Member, digest: Digest) -> None:
+        """Another replica has told the worker to run a model with that blob."""
         ...
 
     def dismiss(self, name: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog
-from registry.ports.links import WorkerLinks
+from registry.ports.links import Courier, WorkerLinks
 from registry.services.accounts import Accounts
 from registry.services.adoption import Adoption
 from registry.services.audit import Audit
@@ -23,6 +23,7 @@ from registry.services.models import Models
 from registry.services.muster import Muster
 from registry.services.pull import Pull
 from registry.services.push import Push
+from registry.services.replicas import Replicas
 from registry.services.routing import Router
 from registry.services.sharing import Sharing
 from registry.services.tokens import Tokens
@@ -65,4 +66,6 @@ class Services:
     audit: Audit
     tokens: Tokens
     links: WorkerLinks
+    replicas: Replicas
+    courier: Courier
     worker_keys: WorkerKeys

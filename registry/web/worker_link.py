@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import orjson
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from registry.core.digest import Digest
@@ -25,6 +25,7 @@ from registry.web.forms import read_bounded
 from registry.web.ollama import services
 from registry.web.resources import resource
 from registry.web.streams import NDJSON
+from registry.web.worker_passing import allowed_elsewhere, body_of, elsewhere
 
 _ASK_BYTES = 64 << 10
 _CHECK_S = 5.0
@@ -70,9 +71,17 @@ async def enrol(request: Request) -> Response:
     return await noted(request, "worker.enrol", name[:80], work())
 
 
+async def replicas(request: Request) -> Response:
+    """GET /api/v1/link/replicas: with whom the worker should have a line."""
+    await _member(request)
+    return json_response({"replicas": services(request).replicas.ids()})
+
+
 async def link(request: Request) -> Response:
     """GET /api/v1/link: what the worker is told, line by line, until it leaves or is revoked."""
-    return StreamingResponse(_lines(request, await _member(request)), headers=_HEADERS)
+    member = await _member(request)
+    passed = await elsewhere(request)
+    return passed or StreamingResponse(_lines(request, member), headers=_HEADERS)
 
 
 async def _lines(request: Request, member: Member) -> AsyncIterator[bytes]:
@@ -92,6 +101,8 @@ async def _lines(request: Request, member: Member) -> AsyncIterator[bytes]:
 async def beat(request: Request) -> Response:
     """POST /api/v1/link/report: a sign of life, and what the worker says of itself."""
     member = await _member(request)
+    if passed := await elsewhere(request):
+        return passed
     _links(request).beat(member, await read_bounded(request, _REPORT_BYTES))
     return empty_response(204)
 
@@ -99,18 +110,20 @@ async def beat(request: Request) -> Response:
 async def answer(request: Request) -> Response:
     """POST /api/v1/link/calls/<id>: the answer to a call, as it is made."""
     member = await _member(request)
+    if passed := await elsewhere(request):
+        return passed
     call = str(request.path_params["call"])
-    await _links(request).answer(member, call, _body(request))
+    await _links(request).answer(member, call, body_of(request))
     return empty_response(204)
 
 
-async def _body(request: Request) -> AsyncIterator[bytes]:
-    """The body as it arrives; one that breaks off ends early."""
-    try:
-        async for part in request.stream():
-            yield part
-    except ClientDisconnect:
-        return
+async def permit(request: Request) -> Response:
+    """GET /api/v1/link/permits/<digest>: whether the worker may read a blob; replicas ask it."""
+    member = await _member(request)
+    digest = Digest.parse(str(request.path_params["digest"]))
+    if not _links(request).may_read(member, digest):
+        raise BlobUnknown(str(digest))
+    return empty_response(204)
 
 
 async def blob(request: Request) -> Response:
@@ -118,7 +131,9 @@ async def blob(request: Request) -> Response:
     member = await _member(request)
     digest = Digest.parse(str(request.path_params["digest"]))
     if not _links(request).may_read(member, digest):
-        raise BlobUnknown(str(digest))
+        if not await allowed_elsewhere(request, f"/api/v1/link/permits/{digest}"):
+            raise BlobUnknown(str(digest))
+        _links(request).let_read(member, digest)
     bundle = services(request)
     found = await bundle.catalog.read(lambda tx: tx.blob(digest))
     if found is None:
@@ -142,5 +157,7 @@ routes = [
     resource("/api/v1/link/enrolment", POST=enrol),
     resource("/api/v1/link/report", POST=beat),
     resource("/api/v1/link/calls/{call}", POST=answer),
+    resource("/api/v1/link/replicas", GET=replicas),
     resource("/api/v1/link/blobs/{digest}", GET=blob),
+    resource("/api/v1/link/permits/{digest}", GET=permit),
 ]

@@ -39,7 +39,8 @@ _BEAT_S = 5.0
 _LOOK_S = 0.5
 _ALIVE_S = 20.0
 _LONGEST_PAUSE_S = 5.0
-_REFUSALS = frozenset({401, 403})
+REFUSALS = frozenset({401, 403})
+"""Statuses after which no other try will do."""
 
 log = structlog.get_logger()
 
@@ -64,6 +65,7 @@ class Agent:
         self._cache = cache
         self._calls: dict[str, _Call] = {}
         self._leases: dict[str, LlamaRunning] = {}
+        self.is_linked = False
         self._crashes: deque[Crash] = deque(maxlen=CRASHES)
         self._failures = 0
         self._stopped = asyncio.Event()
@@ -79,7 +81,7 @@ class Agent:
             try:
                 await self._follow()
             except LinkRefused as error:
-                if error.status in _REFUSALS:
+                if error.status in REFUSALS:
                     raise
                 log.warning("the library refuses the link", reason=str(error))
             except UpstreamFailed as error:
@@ -92,7 +94,7 @@ class Agent:
     async def leave(self) -> None:
         """Tell the library that we go; what it still runs here is lost."""
         self._stopped.set()
-        with contextlib.suppress(UpstreamFailed):
+        with contextlib.suppress(UpstreamFailed, TimeoutError):
             async with asyncio.timeout(_BEAT_S):
                 await self._library.report(self._report() | {"leaving": True})
         await self._drop(lambda call: True)
@@ -117,6 +119,7 @@ class Agent:
         except RequestInvalid as error:
             raise UpstreamFailed(f"the library's line cannot be read: {error}") from error
         finally:
+            self.is_linked = False
             if beating is not None:
                 beating.cancel()
                 await asyncio.gather(beating, return_exceptions=True)
@@ -128,6 +131,7 @@ class Agent:
         await self._give_back(frozenset(str(item) for item in hello.get("leases") or ()))
         await self._library.report(self._report())  # from now on we are asked
         self._failures = 0
+        self.is_linked = True
         log.info("linked to the library", name=hello.get("name"), shares_its_folder=shares)
 
     async def _beat(self) -> None:
@@ -192,8 +196,27 @@ class Agent:
             except RegistryError as error:
                 head = {"error": error_json(error)}
             await self._answer(call_id, head)
+        except LinkRefused as error:
+            log.info("nobody waits for an answer", reason=str(error))
         except UpstreamFailed as error:
             log.info("an answer did not arrive", reason=str(error))
+            await self._disavow(call_id)
+
+    async def _disavow(self, call_id: str) -> None:
+        """Say that an answer is lost, until that is heard or the line breaks: somebody waits."""
+        if call_id in self._calls:
+            self._calls[call_id].began = False
+        pause_s = 0.1
+        while True:
+            try:
+                await self._library.answer(call_id, _small({"error": error_json(WorkerLost())}))
+            except LinkRefused:
+                return  # it has been noticed
+            except UpstreamFailed:
+                await asyncio.sleep(pause_s)
+                pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
+            else:
+                return
 
     async def _answer(self, call_id: str, head: Mapping[str, Any]) -> None:
         call = self._calls.get(call_id)

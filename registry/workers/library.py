@@ -29,10 +29,14 @@ class LinkRefused(UpstreamFailed):
 
 
 class Library:
-    """Requests of one worker. `session` is this run of its process."""
+    """Requests of one worker. `session` is this run of its process.
 
-    def __init__(self, url: str, session: str) -> None:
+    `replica` is the process they are for; empty for whichever gets them.
+    """
+
+    def __init__(self, url: str, session: str, replica: str = "") -> None:
         self.url = check_url(url)
+        self._replica = replica
         self._session = session
         self._credential = ""
         guard = AddressGuard(_EVERYWHERE, loopback=True)  # an administrator chose the address
@@ -45,7 +49,29 @@ class Library:
     def headers(self) -> dict[str, str]:
         """What proves who asks."""
         proof = {"Authorization": f"Bearer {self._credential}"} if self._credential else {}
-        return {**proof, "X-Worker-Session": self._session}
+        wanted = {"X-Replica": self._replica} if self._replica else {}
+        return {**proof, **wanted, "X-Worker-Session": self._session}
+
+    def at(self, replica: str) -> "Library":
+        """The same for one of its processes, with connections of its own."""
+        found = Library(self.url, self._session, replica)
+        found.sign(self._credential)
+        return found
+
+    async def replicas(self) -> list[str]:
+        """Which processes serve it.
+
+        Raises:
+            LinkRefused: it does not take us.
+            UpstreamFailed: there is no library.
+        """
+        ask = Ask("GET", f"{self.url}/api/v1/link/replicas", self.headers())
+        async with self._wire.send(ask) as reply:
+            text = await reply.head(_SMALL)
+            if reply.status != 200:
+                raise _refused(reply.status, text)
+        found = read_object(text).get("replicas")
+        return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
 
     async def enrol(self, token: str, name: str) -> str:
         """A credential for a token.

@@ -28,6 +28,7 @@ from registry.workers.cache import BlobCache
 from registry.workers.engine import find_engine
 from registry.workers.library import Library
 from registry.workers.library import check_url as check_url
+from registry.workers.links import Links
 from registry.workers.node import Node, NodeConfig
 from registry.workers.transfer import Source
 
@@ -71,7 +72,7 @@ async def serve(post: Post, settings: Settings, ready: Callable[[str], None]) ->
         name, credential = await _credential(folder, post, library)
         library.sign(credential)
         nodes: list[Node] = []
-        agents: list[Agent] = []
+        links: list[Links] = []
         cache = BlobCache(
             folder,
             Source(library.url, library.headers),
@@ -89,25 +90,30 @@ async def serve(post: Post, settings: Settings, ready: Callable[[str], None]) ->
                     cache.path,
                     lambda: cache.digests,
                     post.labels,
-                    crashed=lambda crash: agents[0].crashed(crash),
+                    crashed=lambda crash: links[0].crashed(crash),
                 )
             )
         )
-        agents.append(Agent(nodes[0], library, cache, settings.worker.keep_alive_s))
+
+        def agent(replica: str) -> tuple[Agent, Library]:
+            there = library.at(replica)
+            return Agent(nodes[0], there, cache, settings.worker.keep_alive_s), there
+
+        links.append(Links(library, agent))
         ready(name)
-        await _work(agents[0], nodes[0])
+        await _work(links[0], nodes[0])
     finally:
         lock.close()
         await library.close()
 
 
-async def _work(agent: Agent, node: Node) -> None:
+async def _work(links: Links, node: Node) -> None:
     """Serve until told to stop."""
     stops = asyncio.Queue[None]()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stops.put_nowait, None)
-    serving = asyncio.create_task(agent.run())
+    serving = asyncio.create_task(links.run())
     stopping = asyncio.create_task(stops.get())
     try:
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -115,7 +121,7 @@ async def _work(agent: Agent, node: Node) -> None:
             log.info("no new work is taken; what runs ends; a second signal stops it now")
             await _drained(node, stops)
     finally:
-        await agent.leave()
+        await links.leave()
         serving.cancel()
         stopping.cancel()
         await asyncio.gather(serving, stopping, return_exceptions=True)

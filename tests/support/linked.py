@@ -19,6 +19,8 @@ from registry.adapters.workers_remote import RemoteWorkers, Watch
 from registry.core.digest import Digest
 from registry.core.errors import RegistryError
 from registry.ports.workers import Crash, Dialect, Loaded, LoadSpec, Running, Worker, WorkerFacts
+from registry.services.replicas import Replicas
+from registry.services.routing import Router
 from registry.services.worker_keys import WorkerKeys
 from registry.settings import Limits, Settings
 from registry.web import errors, worker_link
@@ -134,6 +136,7 @@ class Place:
     url: str
     folder: Path
     crashes: list[tuple[str, Crash]]
+    services: SimpleNamespace
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     libraries: list[Library] = field(default_factory=list)
 
@@ -199,10 +202,11 @@ async def taking_workers(folder: Path, **times: Any) -> AsyncIterator[Place]:
             blobs=lib.blobs,
             links=remotes,
             worker_keys=keys,
+            replicas=Replicas(lib.catalog, Router(), "", lib.clock),
         )
         async with serving(app, Limits()) as port:
             url = f"http://127.0.0.1:{port}"
-            place = Place(lib, remotes, keys, workers, url, folder, crashes)
+            place = Place(lib, remotes, keys, workers, url, folder, crashes, app.state.services)
             try:
                 yield place
             finally:

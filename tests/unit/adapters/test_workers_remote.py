@@ -17,6 +17,7 @@ from registry.core.errors import (
     PromptTooLong,
     RegistryError,
     Unavailable,
+    UpstreamBusy,
     WorkerLost,
 )
 from registry.ports.links import Member
@@ -239,6 +240,25 @@ async def test_a_worker_that_says_goodbye_is_gone_at_once(place: Place, node: Sc
     await place.gone()
     with pytest.raises(WorkerLost):
         await texts(answer_of(running))
+
+
+async def test_an_answer_that_cannot_be_sent_is_lost_and_nobody_waits_for_it(
+    place: Place, node: ScriptedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.link(node, await place.enrol())
+    running = await (await place.worker()).acquire(SPEC)
+    answer, failures = place.libraries[-1].answer, iter([True, True, False])
+
+    async def flaky(call: str, body: AsyncIterator[bytes]) -> None:
+        if next(failures, False):
+            raise UpstreamBusy("connection lost")
+        await answer(call, body)
+
+    monkeypatch.setattr(place.libraries[-1], "answer", flaky)
+    async with asyncio.timeout(5):
+        with pytest.raises(WorkerLost):
+            await texts(answer_of(running))
+        assert await texts(answer_of(running)) == "Hello"
 
 
 async def test_crashes_are_told_with_the_next_report(place: Place, node: ScriptedNode) -> None:
