@@ -26,6 +26,7 @@ from registry.adapters.s3_client import S3Bucket
 from registry.adapters.s3_direct import S3Direct
 from registry.adapters.store_marker import ensure_marker
 from registry.adapters.tensors_process import TensorProcesses
+from registry.adapters.tensors_quantizer import Program, Quantizer
 from registry.adapters.upstream_http import HttpUpstreams
 from registry.adapters.worker_http import Site
 from registry.adapters.workers_external import External
@@ -35,6 +36,7 @@ from registry.adapters.workers_remote import RemoteWorkers, Watch
 from registry.core.errors import OperationFailed, RegistryError
 from registry.core.storage_url import S3Url
 from registry.ports.fleet import Enlisted
+from registry.ports.tensors import TensorWorkshop
 from registry.server import collector
 from registry.server.run import STOPPING, run_server
 from registry.services import Services
@@ -192,9 +194,13 @@ def _external(settings: Settings, row: Enlisted, changed: Callable[[], None]) ->
     return kind(external, changed)
 
 
-def _workshop(settings: Settings) -> TensorProcesses:
+def _workshop(settings: Settings) -> TensorWorkshop:
     wanted = settings.conversion
-    return TensorProcesses(settings.data, wanted.threads or cores(), wanted.memory_bytes)
+    threads, memory = wanted.threads or cores(), wanted.memory_bytes
+    own = TensorProcesses(settings.data, threads, memory)
+    if not wanted.quantizer:
+        return own
+    return Quantizer(Program.find(wanted.quantizer, settings.data, threads, memory), own)
 
 
 def _direct(settings: Settings, blobs: Blobs) -> DirectUploads | None:
@@ -322,9 +328,11 @@ def prepare(settings: Settings) -> None:
     """Make the data folder and bring the schema up to date.
 
     Raises:
-        RegistryError: the folder cannot be used, or the schema is newer than this code.
+        RegistryError: the folder cannot be used, a program that the settings name is not there, or
+            the schema is newer than this code.
     """
     Path(settings.data).mkdir(parents=True, exist_ok=True)
+    _workshop(settings)
     migrate.upgrade(resolve(settings.database_url, settings.sqlite_path))
 
 

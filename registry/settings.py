@@ -219,6 +219,9 @@ class Conversion(BaseModel):
     jobs: int = Field(1, ge=1, le=64, description="models converted at once; others wait")
     threads: int = Field(0, ge=0, le=1024, description="threads of one of them; 0: all cores")
     memory_bytes: int = Field(2 << 30, ge=64 << 20, description="memory of one of them")
+    quantizer: str = Field(
+        "", description="a llama-quantize program, its name or path, used instead of the engine"
+    )
 
 
 def _data_folder() -> Path:

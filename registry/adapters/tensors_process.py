@@ -59,7 +59,7 @@ class TensorProcesses:
         """See `TensorWorkshop`."""
         async with contextlib.AsyncExitStack() as stack:
             files = [
-                (name, await self._descriptor(opened, stack), opened.size)
+                (name, await self.descriptor(opened, stack), opened.size)
                 for name, opened in job.files
             ]
             process = await Process.start(self._line(job, files), [file[1] for file in files])
@@ -82,7 +82,7 @@ class TensorProcesses:
             "parent": os.getpid(),
         }
 
-    async def _descriptor(self, opened: Opened, stack: contextlib.AsyncExitStack) -> int:
+    async def descriptor(self, opened: Opened, stack: contextlib.AsyncExitStack) -> int:
         """The blob as a file of this machine; one that is elsewhere is copied, out of sight."""
         found = opened.fileno()
         if found is not None:
@@ -129,7 +129,7 @@ class Process:
                 stdout=child_output,
                 stderr=asyncio.subprocess.DEVNULL,
                 pass_fds=[*files, child_status],
-                env=_environment(os.environ),
+                env=environment(os.environ),
             )  # fmt: skip
             kept.pop_all()
             started = cls(process, output, status)
@@ -214,7 +214,7 @@ class Process:
                 self._error = OperationFailed("the model cannot be converted: unexpected content")
 
 
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """All that a child may know of ours."""
     kept = {key: environ[key] for key in _KEPT if key in environ}
     return kept | {

@@ -22,10 +22,11 @@ class TensorJob:
     `files` are opened blobs with the names their sender gave them. Of kind `gguf` they are one
     file, or the shards of one model in order. `target` is a type of `core/quantize`, empty if the
     tensors stay as they are; `canonical` gives a file that is only copied the order of a quantized
-    one. `options` are the kind's own, plain JSON.
+    one. `options` are the kind's own, plain JSON. Of kind `quantized` are two files, the second
+    made of the first by another program: it comes out if it is what was planned.
     """
 
-    kind: Literal["gguf", "checkpoint", "adapter"]
+    kind: Literal["gguf", "checkpoint", "adapter", "quantized"]
     files: Sequence[tuple[str, Opened]]
     target: str = ""
     canonical: bool = False

@@ -9,26 +9,27 @@ Once the job is read the process can open nothing any more: no file, no socket. 
 reads from descriptors it was started with; what it writes, it writes to those two pipes.
 """
 
-import ctypes
 import json
 import os
 import resource
-import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self
 
 from registry.core.errors import OperationFailed, RegistryError, Unsupported
 from registry.core.facts import Value
+from registry.core.gguf.metadata import quoted
 from registry.core.image import UNKNOWN, file_type
 from registry.core.quantize import Target, stored_as, target
 from registry.core.quantize.targets import PLAIN
 from registry.tensors.checkpoint import open_adapter, open_checkpoint
+from registry.tensors.confined import follow
 from registry.tensors.engine import Engine, find_engine
 from registry.tensors.files import File
 from registry.tensors.gguf_file import GgufFile, Joined
@@ -41,7 +42,6 @@ _STACK_BYTES = 1 << 20
 _OWN_BYTES = 128 << 20
 """What the interpreter, numpy and ggml take by themselves."""
 _JOB_BYTES = 64 << 20
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 Options = Mapping[str, Any]
 
@@ -101,11 +101,23 @@ def _open_gguf(files: Sequence[File], options: Options, warn: Callable[[str], No
     return sources[0] if len(sources) == 1 else Joined(sources)
 
 
+def _open_quantized(files: Sequence[File], options: Options, warn: Callable[[str], None]) -> Source:
+    """What another program made of the first file: the second, if it is what was planned."""
+    source, made = (GgufFile(file) for file in files)
+    planned = draft(source, target(options["target"]), canonical=False)
+    for wanted, found in zip_longest(planned.wanted, made.tensors):
+        if wanted != found:
+            name = quoted((wanted or found).name)
+            raise OperationFailed(f"tensor {name} was not quantized as planned")
+    return made
+
+
 Opener = Callable[[Sequence[File], Options, Callable[[str], None]], Source]
 OPENERS: dict[str, Opener] = {
     "gguf": _open_gguf,
     "checkpoint": open_checkpoint,
     "adapter": open_adapter,
+    "quantized": _open_quantized,
 }
 """How the files of a kind of job become a source."""
 
@@ -127,8 +139,12 @@ def run(job: Job, engine: Engine, status: Status) -> None:
     wanted = _target(job, told, level)
     kernels = Kernels(engine.library)
     made = draft(source, wanted, canonical=job.canonical)
-    check(made, wanted, kernels, engine.fault)
+    plan_only = bool(job.options.get("plan_only"))
+    if not plan_only:
+        check(made, wanted, kernels, engine.fault)
     status.tell(plan={"size": made.layout.size, "read": made.to_read, "level": level})
+    if plan_only:
+        return
     writer = Writer(source, kernels, job.threads)
     writer.write(made, lambda data: _write(1, data), status.advance)
 
@@ -152,17 +168,6 @@ def confine(job: Job) -> None:
         resource.setrlimit(limit, (0, 0))
 
 
-def _follow(parent: int) -> None:
-    """Run behind everything else, and not longer than the server."""
-    os.nice(10)
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if os.getppid() != parent:  # it went before we asked to go with it
-        os._exit(1)
-
-
 def _write(descriptor: int, data: memoryview) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
@@ -178,7 +183,7 @@ def main() -> int:
     """Run as a program."""
     job = Job.read(sys.stdin.buffer.read(_JOB_BYTES))
     status = Status(job.status)
-    _follow(job.parent)
+    follow(job.parent)
     may_quantize = job.target or job.kind == "checkpoint"
     engine = find_engine() if job.engine and may_quantize else Engine(None, _WITHOUT)
     confine(job)
