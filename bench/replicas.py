@@ -6,8 +6,9 @@ Without a database URL both share the data folder's SQLite. Each case is measure
 and with both replicas behind the same nginx, round after round; medians are printed.
 
 More replicas help where cores are free: clients, nginx, Postgres and both replicas have to share
-what there is, so on two cores the rate tells nothing. `by CPU` is what the second replica brings where
-each has a core of its own: twice what one does in a second of CPU, less what they cost each other.
+what there is, so on two cores the rate tells nothing. `by CPU` is what the second replica brings
+where each has a core of its own: twice what one does in a second of CPU, less what they cost each
+other.
 """
 
 import argparse

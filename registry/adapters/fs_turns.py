@@ -30,7 +30,7 @@ _SET = getattr(fcntl, "F_OFD_SETLK", fcntl.F_SETLK)
 _GET = getattr(fcntl, "F_OFD_GETLK", fcntl.F_GETLK)
 _BUSY = {errno.EACCES, errno.EAGAIN}
 _NOT_OFFERED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
-_WAIT_S = 30.0
+WAIT_S = 30.0
 _PAUSE_S, _PAUSE_MOST_S = 0.005, 0.1
 
 
@@ -43,18 +43,19 @@ class Turns:
         self._held: set[int] = set()
         self._warned = False
 
-    async def take(self, name: str, wait_s: float = _WAIT_S) -> "Turn":
-        """Wait for a turn and have it.
+    async def take(self, name: str, wait_s: float | None = None) -> "Turn":
+        """Wait for a turn, `WAIT_S` if not said otherwise, and have it.
 
         Raises:
             Unavailable: somebody else has it for so long.
         """
         place = _place(name)
-        deadline, pause = time.monotonic() + wait_s, _PAUSE_S
+        deadline = time.monotonic() + (WAIT_S if wait_s is None else wait_s)
+        pause = _PAUSE_S
         try:
             while not self._try(place):
                 if time.monotonic() > deadline:
-                    raise Unavailable("another request writes this upload", retry_after_s=1)
+                    raise Unavailable("another server is just receiving this", retry_after_s=1)
                 self._set(place + 1, fcntl.F_RDLCK)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _PAUSE_MOST_S)

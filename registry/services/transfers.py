@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from registry.core.digest import Digest
+from registry.core.errors import Unavailable
 from registry.ports.upstream import Upstream
 from registry.services.download import Download, Workshop
 from registry.services.efforts import Asking, Effort, Progress, What
@@ -55,9 +56,28 @@ class Transfers:
         async def work(effort: Effort) -> str:
             download = Download(self._workshop, upstream, digest, size, effort.conclude)
             effort.look = lambda: Progress(download.completed, size)
-            await download.run()
+            async with self._turn(digest):
+                await download.run()
             return ""
 
         what = What("pull", f"pull {digest} {size}", str(digest))
         async with self._sharing.join(what, asking, work) as share:
             yield Transfer(share)
+
+    @asynccontextmanager
+    async def _turn(self, digest: Digest) -> AsyncIterator[None]:
+        """Shut out a process that had this work before and only seemed dead.
+
+        Both would write one file, which the other may have published. If it keeps its turn, the
+        file is left to it, and all is fetched anew.
+        """
+        turn = None
+        try:
+            turn = await self._workshop.store.turn(f"fetch {digest}")
+        except Unavailable:
+            await self._workshop.catalog.write(lambda tx: tx.delete_fetch(digest))
+        try:
+            yield
+        finally:
+            if turn is not None:
+                turn.end()

@@ -406,6 +406,28 @@ async def test_a_cancelled_pull_goes_on_where_it_ended(
     assert len(place.incoming()) == 0
 
 
+async def test_the_file_of_a_process_that_may_still_write_it_is_left_alone(
+    open_place: Open, registry: MemoryRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It seemed dead, and has its turn at the fetch nevertheless."""
+    registry.add("a/b:v1", [BIG])
+    frozen = open_place()
+    await cancelled(await begun(frozen, registry, 3 << 20))
+    registry.gate.set()
+    (file,) = frozen.incoming()
+    before = file.read_bytes()
+    turn = await frozen.store.turn(f"fetch {DIGEST}")
+    monkeypatch.setattr("registry.adapters.fs_turns.WAIT_S", 0.05)
+    registry.served = 0
+    place = open_place()
+    await collect(place.pull.run(NAME))
+    assert await place.content(DIGEST) == BIG
+    assert registry.served >= len(BIG)
+    assert place.incoming() == [file]
+    assert file.read_bytes() == before
+    turn.end()
+
+
 async def test_a_killed_pull_goes_on_with_what_was_recorded(
     open_place: Open, registry: MemoryRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
