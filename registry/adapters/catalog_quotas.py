@@ -14,6 +14,7 @@ from sqlalchemy import and_, bindparam, delete, func, or_, select, update
 
 from registry.adapters import tables as t
 from registry.adapters import tables_upkeep as u
+from registry.adapters.catalog_transfers import UNDER_WAY
 from registry.adapters.statements import Insert, Queries, Statement
 from registry.core.digest import Digest
 from registry.core.errors import QuotaExceeded, RepositoryUnknown
@@ -46,7 +47,7 @@ _RESERVED = Statement(
     .join(t.repository, t.repository.c.id == t.upload.c.repository_id)
     .where(
         _within,
-        t.upload.c.state == "open",
+        UNDER_WAY,
         t.upload.c.expires_at > _P("now"),
         t.upload.c.id != _P("but"),
     )

@@ -28,6 +28,7 @@ from registry.adapters import tables as t
 from registry.adapters import tables_upkeep as u
 from registry.adapters.catalog_blobs import unheld
 from registry.adapters.catalog_quotas import bounds
+from registry.adapters.catalog_transfers import UNDER_WAY
 from registry.adapters.statements import Queries, Statement
 from registry.core.digest import Digest
 from registry.core.names import RepositoryName
@@ -51,10 +52,8 @@ _BLOBS = _tally(_blob.size, _blob.created_at)
 _UNUSED = _tally(_blob.size, _blob.used_at, _blob.uses == _ZERO)
 _OLD: Any = select(func.count(), func.sum(_blob.size), func.min(_blob.used_at))
 _UNREFERENCED = Statement(unheld(_OLD.where(_blob.used_at < _P("used_before"))))
-_UPLOADS = _tally(_upload.offset, _upload.created_at, _upload.state == "open")
-_EXPIRED = _tally(
-    _upload.offset, _upload.created_at, _upload.state == "open", _upload.expires_at <= _P("by")
-)
+_UPLOADS = _tally(_upload.offset, _upload.created_at, UNDER_WAY)
+_EXPIRED = _tally(_upload.offset, _upload.created_at, UNDER_WAY, _upload.expires_at <= _P("by"))
 _FETCHED = (
     select(func.sum(_part.done)).where(_part.digest == _fetch.digest).correlate(t.fetch)
 ).scalar_subquery()

@@ -14,6 +14,9 @@ from registry.ports.transfers import Fetch, Part, Upload
 _P = bindparam
 Inserter = Callable[[Any], Insert]
 
+UNDER_WAY = or_(*(t.upload.c.state == state for state in ("open", "redirect", "direct")))
+"""Of upload sessions: they have not ended."""
+
 _UPLOAD_COLUMNS = tuple(column.name for column in t.upload.c)
 _UPLOAD = Statement(select(t.upload).where(t.upload.c.id == _P("id")))
 _EXPIRED_UPLOADS = Statement(
@@ -24,9 +27,7 @@ _EXPIRED_UPLOADS = Statement(
 )
 _FETCH = Statement(select(t.fetch).where(t.fetch.c.digest == _P("digest")))
 _INCOMING_KEYS = Statement(
-    select(t.upload.c.storage_key)
-    .where(or_(*(t.upload.c.state == state for state in ("open", "redirect", "direct"))))
-    .union_all(select(t.fetch.c.storage_key))
+    select(t.upload.c.storage_key).where(UNDER_WAY).union_all(select(t.fetch.c.storage_key))
 )
 _STALE_FETCHES = Statement(
     select(t.fetch)
