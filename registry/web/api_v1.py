@@ -22,7 +22,7 @@ from registry.core.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from registry.ports import accounts as kept
 from registry.services.accounts import Accounts
 from registry.services.keys import ApiKeyWish
-from registry.web import api_v1_fleet, api_v1_jobs, api_v1_rights, api_v1_signing
+from registry.web import api_v1_fleet, api_v1_jobs, api_v1_rights, api_v1_signing, api_v1_upkeep
 from registry.web import api_v1_schemas as schemas
 from registry.web.auth import auth_of
 from registry.web.endpoints import Call, Endpoint, For, routes_of
@@ -353,6 +353,7 @@ ENDPOINTS = (
     *api_v1_rights.ENDPOINTS,
     *api_v1_signing.ENDPOINTS,
     *api_v1_fleet.ENDPOINTS,
+    *api_v1_upkeep.ENDPOINTS,
     *api_v1_jobs.ENDPOINTS,
 )  # fmt: skip
 routes = routes_of(ENDPOINTS)

@@ -43,6 +43,7 @@ class For(Enum):
     SIGNED_IN = "signed in"  # with any credential
     OWNER = "owner"  # with a credential that was not narrowed: it makes others
     ADMIN = "admin"
+    KEEPER = "admin; without authentication everybody"  # who could delete it all anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +89,14 @@ class Endpoint:
 
     method: str
     path: str
-    handler: Callable[[Call], Awaitable[BaseModel | None]]
+    handler: Callable[[Call], Awaitable[BaseModel | Response | None]]
     access: For
     answer: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     status: int = 200
     errors: tuple[int, ...] = ()  # besides those that follow from the rest
+    stream: bool = False  # `answer` is a line of NDJSON
 
 
 def routes_of(endpoints: Sequence[Endpoint]) -> list[Route]:
@@ -135,8 +137,10 @@ async def _call(endpoint: Endpoint, request: Request, writes: list[tuple[str, st
     return Call(request, caller, path, query, await _body(endpoint.body, request), writes)
 
 
-def _worded(endpoint: Endpoint, made: BaseModel | None) -> Response:
-    if made is None:
+def _worded(endpoint: Endpoint, made: BaseModel | Response | None) -> Response:
+    if isinstance(made, Response):
+        response = made
+    elif made is None:
         response = empty_response(204)
     else:
         response = bytes_response(made.model_dump_json().encode(), endpoint.status)
@@ -147,7 +151,7 @@ def _worded(endpoint: Endpoint, made: BaseModel | None) -> Response:
 async def _admit(request: Request, access: For) -> Caller:
     """The caller, if such a one may call it."""
     is_off = not request.app.state.services.settings.auth
-    if is_off and access is not For.SIGNED_IN:
+    if is_off and access not in {For.SIGNED_IN, For.KEEPER}:
         raise Conflict(AUTH_OFF)
     if access is For.EVERYBODY:
         return Caller()
@@ -155,7 +159,7 @@ async def _admit(request: Request, access: For) -> Caller:
     caller = await auth.require(request, group)
     if not caller.is_signed_in:
         raise Unauthenticated("sign in: this needs a password, or an API key")
-    if access is For.ADMIN and not caller.is_admin:
+    if access in {For.ADMIN, For.KEEPER} and not caller.is_admin:
         raise Forbidden("only an administrator can do this")
     return caller
 

@@ -108,7 +108,8 @@ def _given(schema: dict[str, Any]) -> dict[str, Any]:
 def _responses(endpoint: Endpoint) -> dict[str, Any]:
     done: dict[str, Any] = {"description": "Done"}
     if endpoint.answer is not None:
-        done["content"] = _content(endpoint.answer)
+        kind = "application/x-ndjson" if endpoint.stream else "application/json"
+        done["content"] = _content(endpoint.answer, kind)
     status = endpoint.status if endpoint.answer is not None else 204
     return {
         str(status): done,
@@ -124,7 +125,7 @@ def _error_statuses(endpoint: Endpoint) -> set[int]:
     codes = {400, 503, *endpoint.errors}
     if endpoint.access is not For.EVERYBODY:
         codes |= {401, 403, 429}
-    if endpoint.access is not For.SIGNED_IN:
+    if endpoint.access not in {For.SIGNED_IN, For.KEEPER}:
         codes.add(409)  # authentication is off
     if "{" in endpoint.path:
         codes.add(404)
@@ -133,8 +134,8 @@ def _error_statuses(endpoint: Endpoint) -> set[int]:
     return codes
 
 
-def _content(model: type[BaseModel]) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
+def _content(model: type[BaseModel], kind: str = "application/json") -> dict[str, Any]:
+    return {kind: {"schema": {"$ref": _REF.format(model=model.__name__)}}}
 
 
 @lru_cache(1)
