@@ -57,12 +57,15 @@ def import_models(settings: Settings, source: str, order: Order) -> int:
 
 
 async def _adopt(settings: Settings) -> int:
+    taken = faults = 0
     async with opened(settings) as services:
-        before = len(await services.listing.models())
-        spared = await services.adoption.adopt()
-        taken = len(await services.listing.models()) - before
-    if spared:
-        raise OperationFailed(f"{taken} models were taken in; some could not: see above")
+        async for deed in services.adoption.adopting():
+            said = "taken in" if deed.fault is None else f"left out: {deed.fault}"
+            remark(f"{deed.name.short}: {said}")
+            taken += deed.fault is None
+            faults += deed.fault is not None
+    if faults:
+        raise OperationFailed(f"{faults} of {taken + faults} models could not be taken in")
     return taken
 
 

@@ -1,4 +1,4 @@
-"""What lies in the data folder and not in the catalog: taken in if a tag names it, else swept.
+"""What lies in the store and not in the catalog: taken in if a tag names it, else swept.
 
 A folder may have been a real Ollama's before it was ours, or still be one's besides; and a catalog
 may be lost, or come back from an old backup. So the folder is read at the start and once a day:
@@ -6,8 +6,8 @@ models that the catalog does not know become known, each blob hashed first. Only
 mentions, and is not new, are leftovers of a crash.
 """
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -21,6 +21,7 @@ from registry.ports.catalog import FolderChange, Reader, Tag, Transaction
 from registry.ports.folder import ModelsFolder, TagFile
 from registry.services.manifests import Manifests
 from registry.services.preparation import Prepared, is_model, read_manifest
+from registry.services.strays import Search, Strays, hash_blob
 
 _BATCH = 256
 _NS = 1_000_000_000
@@ -28,53 +29,72 @@ _NS = 1_000_000_000
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """A model that was taken in, or what speaks against it and which blobs it mentions."""
+
+    name: ModelName
+    fault: str | None = None
+    spared: frozenset[Digest] = frozenset()
+
+
 class Adoption:
     """The duty. `leftover_s` is the age in seconds at which bytes that nobody mentions go."""
 
-    def __init__(self, manifests: Manifests, folder: ModelsFolder, leftover_s: int) -> None:
+    def __init__(
+        self,
+        manifests: Manifests,
+        folder: ModelsFolder,
+        leftover_s: int,
+        strays: Strays | None = None,
+    ) -> None:
         self._manifests = manifests
         self._catalog = manifests.catalog
         self._store = manifests.store
         self._folder = folder
         self._leftover_ns = leftover_s * _NS
+        self._strays = strays or Strays(manifests.catalog, manifests.store)
 
     async def run(self) -> int:
         """Take in what tags name, then delete what nobody mentions; return how many blobs went."""
         await self._manifests.housekeeping.settle([])  # tags that were deleted have no file then
-        spared = await self.adopt()
-        before = self._manifests.clock() - self._leftover_ns
-        count = 0
-        batch: list[Digest] = []
-        async for key, _ in self._store.keys(before):
-            digest = Digest.parse(key)
-            if digest not in spared:
-                batch.append(digest)
-            if len(batch) >= _BATCH:
-                count += await self._remove(batch)
-                batch = []
-        return count + await self._remove(batch)
+        taken, spared = await self.adopt()
+        if taken:  # a catalog that was lost? Then there is a day to bring back what was no model
+            return 0
+        return await self._strays.sweep(self._manifests.clock() - self._leftover_ns, spared)
 
-    async def adopt(self) -> frozenset[Digest]:
+    async def adopt(self) -> tuple[int, frozenset[Digest]]:
         """Make every model of the folder known.
 
         Returns:
-            What the tag files mention whose models could not be taken in: it is not ours to delete.
+            How many were not. And what the tag files mention whose models could not be taken in: it
+            is not ours to delete.
         """
-        spared: set[Digest] = set()
         taken = 0
+        spared: set[Digest] = set()
+        async for deed in self.adopting():
+            if deed.fault is None:
+                taken += 1
+                continue
+            log.warning("a model of the folder is left out", model=str(deed.name), error=deed.fault)
+            spared |= deed.spared
+        if taken:
+            log.info("models of the folder were taken in", models=taken)
+        return taken, frozenset(spared)
+
+    async def adopting(self) -> AsyncIterator[Deed]:
+        """The same, model by model."""
+        search = Search(self._store, self._strays, self._manifests.clock())
         for name in await self._strangers():
             file = await self._folder.read(name)
             if file is None:
                 continue
             try:
-                taken += await self._take_in(file)
+                if await self._take_in(file, search):
+                    yield Deed(name)
             except RegistryError as error:
-                log.warning("a model of the folder is left out", model=str(name), error=str(error))
-                spared |= _mentioned(file.body)
-        if taken:
-            await self._manifests.housekeeping.settle([])
-            log.info("models of the folder were taken in", models=taken)
-        return frozenset(spared)
+                yield Deed(name, str(error), _mentioned(file.body))
+        await self._manifests.housekeeping.settle([])
 
     async def publish(self) -> int:
         """Write the file of every tag anew, as the catalog has it: after a restore; how many."""
@@ -95,7 +115,7 @@ class Adoption:
             unknown += await self._catalog.scan(partial(_unknown, names=some))
         return unknown
 
-    async def _take_in(self, file: TagFile) -> bool:
+    async def _take_in(self, file: TagFile, search: Search) -> bool:
         """Make one model known; False if it came or went meanwhile.
 
         Raises:
@@ -105,7 +125,7 @@ class Adoption:
         document = await read_manifest(file.body)
         if not isinstance(document, Manifest) or not is_model(document):
             raise ManifestInvalid("it is no model")
-        found = {layer.digest: await self._verified(layer) for layer in document.blobs}
+        found = {layer.digest: await self._verified(layer, search) for layer in document.blobs}
         now = self._manifests.clock()
 
         def put_blobs(tx: Transaction) -> None:
@@ -126,43 +146,23 @@ class Adoption:
         self._manifests.replace_model(tx, name, prepared, at=file.modified_at)
         return True
 
-    async def _verified(self, layer: Descriptor) -> str:
+    async def _verified(self, layer: Descriptor, search: Search) -> str:
         """The storage key of a blob that is known, or whose bytes are what its name says."""
         blob = await self._catalog.read(lambda tx: tx.blob(layer.digest))
         if blob is not None:
             return blob.storage_key
-        key = self._store.key_of(layer.digest)
-        if key is None:
-            raise BlobUnknown(str(layer.digest))
-        hasher = hashlib.sha256()
-        async with await self._store.open(key) as opened:
-            if opened.size != layer.size:
+        if not self._store.reuses_keys:
+            found = await search.find(layer.digest, layer.size)
+            if found is None:
                 raise BlobUnknown(str(layer.digest))
-            async for chunk in opened.chunks(0, opened.size):
-                await to_thread.run_sync(hasher.update, chunk)
-        if hasher.hexdigest() != layer.digest.hex:
-            raise DigestMismatch(str(layer.digest), f"sha256:{hasher.hexdigest()}")
+            return found
+        key = self._store.key_of(layer.digest)
+        if key is None or await self._store.exists(key) != layer.size:
+            raise BlobUnknown(str(layer.digest))
+        got = await hash_blob(self._store, key)
+        if got != layer.digest:
+            raise DigestMismatch(str(layer.digest), str(got))
         return key
-
-    async def _remove(self, batch: list[Digest]) -> int:
-        """Delete those that no row mentions.
-
-        Safe beside uploads: one that published its bytes and has no row yet puts them back when
-        its transaction finds them gone (`Incoming.confirm`).
-        """
-
-        def absent(tx: Reader) -> list[Digest]:
-            return [digest for digest in batch if tx.blob(digest) is None]
-
-        def remove(tx: Transaction) -> int:
-            orphans = absent(tx)
-            for digest in orphans:
-                self._store.remove(digest.file_name)
-            return len(orphans)
-
-        if not batch or not await self._catalog.scan(absent):
-            return 0
-        return await self._catalog.write(remove)
 
 
 def _unknown(tx: Reader, names: Iterable[ModelName]) -> list[ModelName]:
@@ -174,10 +174,10 @@ def _changes(tx: Reader, tags: Iterable[Tag]) -> list[FolderChange]:
     return [FolderChange(0, tag.model, row.body) for tag, row in found if row is not None]
 
 
-def _mentioned(body: bytes) -> set[Digest]:
+def _mentioned(body: bytes) -> frozenset[Digest]:
     """The blobs that a manifest refers to; none if it cannot be read."""
     try:
         document = parse(body)
     except RegistryError:
-        return set()
-    return {layer.digest for layer in document.blobs}
+        return frozenset()
+    return frozenset(layer.digest for layer in document.blobs)

@@ -6,7 +6,6 @@ one transaction, then the tags' files. The rows are those of no particular datab
 restore is also the way from one to another.
 """
 
-import hashlib
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ from registry.ports.backups import BackupPlace, Rows
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Blob
 from registry.services.blobs import Blobs
+from registry.services.strays import hash_blob
 
 _PAGE = 1_000
 _TOLD = 16 << 20  # smaller blobs are not told one by one
@@ -185,7 +185,7 @@ class Restore:
         """Find a blob's bytes in the store, or copy them from the backup."""
         digest, size = Digest.parse(str(row["digest"])), int(str(row["size"]))
         key = await self._here(digest, size, str(row["storage_key"]))
-        if key is not None and verify and not await self._is_itself(digest, key):
+        if key is not None and verify and await hash_blob(self._store, key) != digest:
             key = None
         if key is None and self._place.blob(digest) == size:
             if size >= _TOLD:
@@ -204,13 +204,6 @@ class Restore:
             if key is not None and await self._store.exists(key) == size:
                 return key
         return None
-
-    async def _is_itself(self, digest: Digest, key: str) -> bool:
-        hasher = hashlib.sha256()
-        async with await self._store.open(key) as opened:
-            async for chunk in opened.chunks(0, opened.size):
-                await to_thread.run_sync(hasher.update, chunk)
-        return hasher.hexdigest() == digest.hex
 
     async def _copy(self, digest: Digest, size: int) -> str:
         incoming = await self._store.create(size)

@@ -10,6 +10,7 @@ import pytest
 
 from registry.core.names import ModelName
 from registry.ports.catalog import Transaction
+from registry.services.strays import Search, Strays
 from tests.support.library import Library, library
 
 pytestmark = pytest.mark.anyio
@@ -114,7 +115,8 @@ async def test_a_model_deleted_meanwhile_does_not_come_back(folder: Path, lib: L
     assert file is not None
     await lib.adoption.run()
     await lib.models.delete(ModelName.parse("base"))
-    assert not await lib.adoption._take_in(file)
+    search = Search(lib.store, Strays(lib.catalog, lib.store), 0)
+    assert not await lib.adoption._take_in(file, search)
     assert await lib.models.find(ModelName.parse("base")) is None
 
 

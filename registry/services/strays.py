@@ -1,0 +1,157 @@
+"""Bytes in the store that no row knows: leftovers of crashes, or blobs whose rows were lost.
+
+Where a blob's key is made of its digest (a folder), one look inside the transaction tells. Where
+keys are random (an object store), a new object may be seen before its row: only what was strange at
+two looks, some time apart, and is a day old, is a stray. What sessions have begun is none.
+"""
+
+import asyncio
+import hashlib
+from array import array
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Iterable
+from hashlib import blake2b
+
+from anyio import to_thread
+
+from registry.core.digest import Digest
+from registry.ports.blobs import BlobStore
+from registry.ports.catalog import Catalog, Reader, Transaction
+
+_BATCH = 256
+_PAGE = 5_000
+_DAY_NS = 86_400 * 10**9
+_PAUSE_S = 60.0
+
+
+class Strays:
+    """What no row knows. `pause_s` lies between two looks at an object store."""
+
+    def __init__(self, catalog: Catalog, store: BlobStore, pause_s: float = _PAUSE_S) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._pause_s = pause_s
+
+    async def unknown(self, before_ns: int) -> AsyncIterator[tuple[str, int]]:
+        """Key and size of every blob in the store, written before then, that is in no row.
+
+        For stores with random keys. Takes 8 bytes of memory for each blob.
+        """
+        known = await self._catalog.scan(_Known)
+        async for key, size in self._store.keys(before_ns):
+            if key not in known:
+                yield key, size
+
+    async def sweep(self, before_ns: int, spared: frozenset[Digest]) -> int:
+        """Delete what was written before then and no row knows, but for what is `spared`.
+
+        Where keys do not tell digests nothing goes while anything is to be spared.
+        """
+        if self._store.reuses_keys:
+            return await self._sweep_digests(before_ns, spared)
+        if spared:
+            return 0
+        strange = [key async for key, _ in self.unknown(before_ns - _DAY_NS)]
+        if strange:
+            await asyncio.sleep(self._pause_s)
+            known = await self._catalog.scan(_Known)
+            strange = [key for key in strange if key not in known]
+        for key in strange:
+            await to_thread.run_sync(self._store.remove, key)
+        return len(strange)
+
+    async def _sweep_digests(self, before_ns: int, spared: frozenset[Digest]) -> int:
+        count = 0
+        batch: list[Digest] = []
+        async for key, _ in self._store.keys(before_ns):
+            digest = Digest.parse(key)
+            if digest not in spared:
+                batch.append(digest)
+            if len(batch) >= _BATCH:
+                count += await self._remove(batch)
+                batch = []
+        return count + await self._remove(batch)
+
+    async def _remove(self, batch: list[Digest]) -> int:
+        """Delete those that no row mentions.
+
+        Safe beside uploads: one that published its bytes and has no row yet puts them back when
+        its transaction finds them gone (`Incoming.confirm`).
+        """
+
+        def remove(tx: Transaction) -> int:
+            orphans = tx.unknown(batch)
+            for digest in orphans:
+                self._store.remove(digest.file_name)
+            return len(orphans)
+
+        if not batch or not await self._catalog.scan(lambda tx: tx.unknown(batch)):
+            return 0
+        return await self._catalog.write(remove)
+
+
+class Search:
+    """Looks for the bytes of digests among the strays of a store with random keys.
+
+    An object is read only if its size is one that is looked for, and once.
+    """
+
+    def __init__(self, store: BlobStore, strays: Strays, now_ns: int) -> None:
+        self._store = store
+        self._strays = strays
+        self._now_ns = now_ns
+        self._by_size: dict[int, list[str]] | None = None
+        self._found: dict[Digest, str] = {}
+
+    async def find(self, digest: Digest, size: int) -> str | None:
+        """The storage key of an object with those very bytes."""
+        if self._by_size is None:
+            self._by_size = {}
+            async for key, length in self._strays.unknown(self._now_ns):
+                self._by_size.setdefault(length, []).append(key)
+        candidates = self._by_size.get(size, [])
+        while digest not in self._found and candidates:
+            key = candidates.pop()
+            self._found.setdefault(await hash_blob(self._store, key), key)
+        return self._found.get(digest)
+
+
+async def hash_blob(store: BlobStore, key: str) -> Digest:
+    """The digest of what lies under a storage key.
+
+    Raises:
+        BlobUnknown: nothing does.
+    """
+    hasher = hashlib.sha256()
+    async with await store.open(key) as opened:
+        async for chunk in opened.chunks(0, opened.size):
+            await to_thread.run_sync(hasher.update, chunk)
+    return Digest.sha256(hasher.hexdigest())
+
+
+class _Known:
+    """Every storage key that a row mentions, as sorted 64-bit hashes."""
+
+    def __init__(self, tx: Reader) -> None:
+        self._hashes = array("Q", sorted(set(map(_short, _keys(tx)))))
+
+    def __contains__(self, key: str) -> bool:
+        short = _short(key)
+        place = bisect_left(self._hashes, short)
+        return place < len(self._hashes) and self._hashes[place] == short
+
+
+def _keys(tx: Reader) -> Iterable[str]:
+    for key in tx.incoming_keys():
+        yield from key.split(".")  # a session's key may hold that of the blob it is to become
+    for freed in tx.freed(_PAGE):  # more of them than that are strays a little longer
+        yield freed.storage_key
+    after = ""
+    while page := tx.blobs_after(after, _PAGE):
+        for blob in page:
+            yield blob.storage_key
+        after = str(page[-1].digest)
+
+
+def _short(key: str) -> int:
+    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest())
