@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Setting
 
 from registry.core.duration import parse_duration
 from registry.core.errors import RequestInvalid
+from registry.core.fleet import check_labels
 from registry.core.storage_url import S3Url
 
 DEFAULT_PORT = 11434
@@ -117,7 +118,11 @@ class Worker(BaseModel):
     @field_validator("labels", mode="before")
     @classmethod
     def _labels(cls, value: Any) -> Any:
-        return _comma_list(value)
+        found = _comma_list(value)
+        try:
+            return tuple(sorted(check_labels(found)))
+        except RequestInvalid as error:
+            raise ValueError(str(error)) from error
 
     @field_validator("keep_alive", "load_timeout", mode="before")
     @classmethod

@@ -5,6 +5,7 @@ They work on the database of `--data`, also while a server runs: it takes change
 """
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -18,10 +19,13 @@ from registry.cli.models import Server, session
 from registry.cli.render import complain, remark
 from registry.core.errors import OperationFailed
 from registry.core.names import ModelName
-from registry.ports.fleet import HOUR_NS, NewWorker, Usage
+from registry.ports.fleet import HOUR_NS, Enlisted, NewWorker, Usage
 
 if TYPE_CHECKING:
     from registry.cli.administration import Administration
+    from registry.services.fleet import Sighting
+
+    _Found = tuple[list[Enlisted], list[Sighting], frozenset[str]]
 
 WorkerName = Annotated[str, typer.Argument(metavar="NAME", help="As `worker list` shows it.")]
 Labels = Annotated[list[str] | None, typer.Option("--label", help="May be given several times.")]
@@ -80,22 +84,53 @@ def add_worker(
 
 
 def list_workers(data: Data = None, as_json: Json = False) -> None:
-    """List the existing servers that are workers."""
-    rows = administer(data, lambda place: place.fleet.workers())
-    shown: list[dict[str, Any]] = [
-        {
-            "name": row.name,
-            "kind": row.kind,
-            "url": row.url,
-            "labels": sorted(row.labels),
-            "models": [f"{ours}={theirs}" for ours, theirs in row.models.items()],
-            "slots": row.slots or None,
-            "drained": row.drained,
-            "added": moment_of(row.created_at),
-        }
-        for row in rows
+    """List all workers: servers that were added, and whatever a running server sees."""
+
+    async def work(place: "Administration") -> "_Found":
+        return await place.fleet.workers(), await place.fleet.seen(), await place.fleet.drained()
+
+    rows, seen, drained = administer(data, work)
+    servers = {row.name: row for row in rows}
+    states: dict[str, list[Mapping[str, Any]]] = {name: [] for name in servers}
+    for sighting in seen:
+        states.setdefault(sighting.state["name"], []).append(sighting.state)
+    shown = [
+        _shown(name, servers.get(name), states[name], drained=name in drained)
+        for name in sorted(states)
     ]
     show(shown, as_json)
+
+
+def _shown(
+    name: str, row: Enlisted | None, states: list[Mapping[str, Any]], *, drained: bool
+) -> dict[str, Any]:
+    """A worker: its row, and how the servers that run see it."""
+    reachable = [state for state in states if state["reachable"]]
+    best = (reachable or states or [{}])[0]
+    running = {item["model"] for state in states for item in state["running"]}
+    return {
+        "name": name,
+        "kind": row.kind if row else "node",
+        "state": _state_of(states, reachable, drained=drained),
+        "engine": best.get("engine") or None,
+        "running": sorted(running),
+        "url": row.url if row else None,
+        "labels": sorted(row.labels) if row else list(best.get("labels", ())),
+        "models": [f"{ours}={theirs}" for ours, theirs in row.models.items()] if row else [],
+        "slots": row.slots or None if row else None,
+        "drained": drained,
+        "added": moment_of(row.created_at) if row else None,
+    }
+
+
+def _state_of(
+    states: list[Mapping[str, Any]], reachable: list[Mapping[str, Any]], *, drained: bool
+) -> str:
+    if not states:
+        return "not seen"  # no server runs, or it has just been added
+    if not reachable:
+        return "away"
+    return "drained" if drained or all(state["drained"] for state in reachable) else "ready"
 
 
 def remove_worker(name: WorkerName, data: Data = None) -> None:

@@ -3,19 +3,24 @@
 Works whether or not a server runs; a running one takes changes up within seconds (`muster.py`).
 """
 
+import json
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from registry.core.errors import Conflict, ModelUnknown, NotFound, RequestInvalid
 from registry.core.fleet import KINDS, check_labels, check_server_url, check_worker_name
 from registry.core.names import ModelName
 from registry.core.placement import Placement
-from registry.ports.catalog import Catalog, Transaction
+from registry.ports.catalog import Catalog, Reader, Transaction
 from registry.ports.fleet import Enlisted, NewWorker
 from registry.services.worker_keys import forget, is_enrolled
 
 LOCAL = "local"
+DEAD_S = 50.0
+"""A process that showed no sign of life for so long is gone."""
+_NS = 1_000_000_000
 _WORKERS_MAX = 1_000
 _MODELS_MAX = 1_000
 _KEY_MAX = 4_096
@@ -23,6 +28,15 @@ _ID_MAX = 500
 _SLOTS_MAX = 4_096
 _ALL = "*"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A worker as one process that serves this library last saw it; `state` as it told."""
+
+    replica: str
+    age_s: float
+    state: Mapping[str, Any]
 
 
 class Fleet:
@@ -67,27 +81,48 @@ class Fleet:
         key, now = name.lower(), self._clock()
 
         def work(tx: Transaction) -> bool:
+            tx.drain(key, drained=False)  # one that takes the name later begins anew
             return tx.delete_worker(key) or forget(tx, key, now)
 
         if not await self._catalog.write(work):
             raise _no_worker(name)
 
-    async def drain(self, name: str, *, drained: bool = True) -> Enlisted:
-        """Send nothing new to a worker, or something again.
+    async def drain(self, name: str, *, drained: bool = True) -> None:
+        """Send nothing new to a worker of any kind, or something again.
 
         Raises:
             NotFound: there is no such worker.
         """
+        key = name.lower()
 
-        def work(tx: Transaction) -> Enlisted:
-            row = next((row for row in tx.workers() if row.name == name.lower()), None)
-            if row is None:
+        def work(tx: Transaction) -> None:
+            row = next((row for row in tx.workers() if row.name == key), None)
+            if row is not None:
+                tx.put_worker(replace(row, drained=drained))
+            elif key == LOCAL or is_enrolled(tx, key):
+                tx.drain(key, drained=drained)
+            else:
                 raise _no_worker(name)
-            changed = replace(row, drained=drained)
-            tx.put_worker(changed)
-            return changed
 
-        return await self._catalog.write(work)
+        await self._catalog.write(work)
+
+    async def drained(self) -> frozenset[str]:
+        """Workers of all kinds that get nothing new."""
+
+        def work(tx: Reader) -> frozenset[str]:
+            return tx.drained() | {row.name for row in tx.workers() if row.drained}
+
+        return await self._catalog.read(work)
+
+    async def seen(self) -> list[Sighting]:
+        """What living processes last saw of workers, by name."""
+        now = self._clock()
+        found = []
+        for row in await self._catalog.read(lambda tx: tx.replicas()):
+            age_s = (now - row.seen_at) / _NS
+            if abs(age_s) < DEAD_S:
+                found += [Sighting(row.id, age_s, state) for state in json.loads(row.workers)]
+        return sorted(found, key=lambda item: (str(item.state.get("name")), item.replica))
 
     async def placements(self) -> list[tuple[ModelName, Placement]]:
         """What is decided for models, by name."""

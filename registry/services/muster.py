@@ -108,7 +108,7 @@ class Muster:
         for name, row in rows.items():
             if name not in self._running and name not in taken:
                 self._add(row)
-        self._router.drain(name for name, row in rows.items() if row.drained)
+        self._router.drain(await self._fleet.drained())
         placements = await self._fleet.placements()
         self._router.place(dict(placements))
         self._pinned = [name for name, placement in placements if placement.pinned]

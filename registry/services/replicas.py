@@ -8,9 +8,8 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -20,25 +19,16 @@ from registry.core.pulse import Pulses
 from registry.ports.catalog import Catalog, Transaction
 from registry.ports.fleet import Replica
 from registry.ports.workers import Worker, WorkerFacts
+from registry.services.fleet import DEAD_S
 from registry.services.routing import Router
 
 _NS = 1_000_000_000
 _LOOK_S = 2.0
 BEAT_S = 15.0
-DEAD_S = 50.0
 _FORGOTTEN_NS = 86_400 * _NS
 _RUNNING_SHOWN = 200
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """A worker as one process last saw it; `state` has what `state_of` told."""
-
-    replica: str
-    age_s: float
-    state: dict[str, Any]
 
 
 class Replicas:
@@ -104,20 +94,6 @@ class Replicas:
             except RegistryError as error:
                 log.warning("no sign of life could be shown", error=str(error))
             await asyncio.sleep(_LOOK_S)
-
-
-async def sightings(catalog: Catalog, now: int) -> list[Sighting]:
-    """What living processes last saw of workers, by name; `now` by this machine's clock."""
-    rows = await catalog.read(lambda tx: tx.replicas())
-    return sorted(_seen(rows, now), key=lambda item: (str(item.state.get("name")), item.replica))
-
-
-def _seen(rows: list[Replica], now: int) -> Iterator[Sighting]:
-    for row in rows:
-        age_s = (now - row.seen_at) / _NS
-        if abs(age_s) < DEAD_S:
-            for state in json.loads(row.workers):
-                yield Sighting(row.id, age_s, state)
 
 
 def state_of(router: Router, worker: Worker) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 
-from registry.core.errors import NotFound
 from registry.core.names import ModelName
 from registry.core.placement import Placement
 from registry.ports.fleet import HOUR_NS, Enlisted, NewWorker, Usage
@@ -54,8 +53,10 @@ async def change_worker(call: Call) -> schemas.Worker:
     name, drained = call.path["worker"], call.asked(schemas.WorkerChange).drained
     call.note("worker.drain" if drained else "worker.resume", name)
     own = _services(call)
-    row = await own.fleet.drain(name, drained=drained)
-    return _worker(own, row.name, row, _known(own, row.name))
+    await own.fleet.drain(name, drained=drained)
+    row = next((row for row in await own.fleet.workers() if row.name == name.lower()), None)
+    found = _worker(own, name.lower(), row, _known(own, name.lower()))
+    return found.model_copy(update={"drained": drained})  # the router knows within seconds
 
 
 async def remove_worker(call: Call) -> None:
@@ -98,8 +99,6 @@ def _known(own: Services, name: str) -> Worker | None:
 def _worker(
     own: Services, name: str, row: Enlisted | None, worker: Worker | None
 ) -> schemas.Worker:
-    if row is None and worker is None:
-        raise NotFound(f"there is no worker {name[:80]!r}")
     mapped = row.models if row else {}
     facts = worker.facts() if worker else WorkerFacts(reachable=False)
     return schemas.Worker.model_validate(

@@ -28,7 +28,17 @@ def local_node(
 ) -> Node:
     """A node over the library's own store; `changed` and `crashed` as `NodeConfig` has them."""
     fetch = partial(_in_store, catalog, store)
-    return Node(NodeConfig(LOCAL, settings, engine, fetch, changed=changed, crashed=crashed))
+    return Node(
+        NodeConfig(
+            LOCAL,
+            settings,
+            engine,
+            fetch,
+            labels=frozenset(settings.labels),
+            changed=changed,
+            crashed=crashed,
+        )
+    )
 
 
 async def _in_store(catalog: Catalog, store: BlobStore, weights: Weights) -> Path:

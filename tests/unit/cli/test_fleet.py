@@ -1,13 +1,15 @@
 """`registry worker add …`, `registry model`, `registry usage`."""
 
 import asyncio
+import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from registry.adapters.catalog_sql import open_catalog
-from registry.ports.fleet import HOUR_NS, Usage
+from registry.ports.fleet import HOUR_NS, Replica, Usage
 from tests.support.api import Answer, serving
 from tests.support.catalog_rows import put_model
 from tests.unit.cli.test_admin import data, listed, run
@@ -46,6 +48,36 @@ def test_a_worker_is_added_listed_drained_and_removed() -> None:
     assert not listed("worker list")[0]["drained"]
     assert run("worker remove gpu-1").exit_code == 0
     assert listed("worker list") == []
+
+
+def test_what_running_servers_see_of_workers_is_listed_too(data: Path) -> None:
+    run("worker add http://h --kind ollama --name gpu")
+    run("worker drain local")
+
+    def state(name: str, *, reachable: bool = True, running: str = "") -> dict[str, Any]:
+        models = [{"model": running, "slots": 1, "busy": 0}] if running else []
+        return {"name": name, "engine": "e", "labels": ["x"], "reachable": reachable,
+                "drained": False, "running": models}  # fmt: skip
+
+    async def see() -> None:
+        catalog = open_catalog("", data / "registry.db")
+        for id_, states in (
+            ("a", [state("local", running="m:1"), state("far", reachable=False)]),
+            ("b", [state("local", running="n:1"), state("gone", reachable=False)]),
+        ):
+            row = Replica(id_, "", 1, time.time_ns(), json.dumps(states))
+            await catalog.write(lambda tx, row=row: tx.put_replica(row))  # type: ignore[misc]  # mypy sees no default
+        await catalog.close()
+
+    asyncio.run(see())
+    shown = {row["name"]: row for row in listed("worker list")}
+    assert {name: row["state"] for name, row in shown.items()} == {
+        "far": "away", "gone": "away", "gpu": "not seen", "local": "drained",
+    }  # fmt: skip
+    assert shown["local"]["running"] == ["m:1", "n:1"]
+    assert (shown["far"]["kind"], shown["far"]["labels"]) == ("node", ["x"])
+    run("worker resume local")
+    assert listed("worker list")[-1]["state"] == "ready"
 
 
 def test_a_key_comes_on_standard_input_and_is_not_shown() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from registry.ports.workers import Running
 from registry.services.fleet import Fleet
 from registry.services.muster import Muster
 from registry.services.routing import Router
+from registry.services.worker_keys import WorkerKeys
 from tests.support.catalog_rows import put_model
 from tests.support.fake_worker import FakeWorker, spec_of
 
@@ -45,13 +47,32 @@ async def test_a_server_becomes_a_worker_and_is_one_no_longer(fleet: Fleet) -> N
     assert made == Enlisted("gpu", "ollama", "http://gpu:11434", 7, frozenset({"big"}))
     with pytest.raises(Conflict, match="there is a worker gpu already"):
         await fleet.add(GPU)
-    assert (await fleet.drain("Gpu")).drained
-    assert await fleet.workers() == [await fleet.drain("gpu", drained=True)]
+    await fleet.drain("Gpu")
+    assert await fleet.workers() == [replace(made, drained=True)]
+    assert await fleet.drained() == {"gpu"}
     await fleet.remove("GPU")
     with pytest.raises(NotFound):
         await fleet.remove("gpu")
     with pytest.raises(NotFound):
         await fleet.drain("gpu")
+
+
+async def test_workers_that_are_no_servers_are_drained_by_name(
+    fleet: Fleet, catalog: Catalog
+) -> None:
+    keys = WorkerKeys(catalog, lambda: 7)
+    await keys.enrol(await keys.make_token(60), "far")
+    for name in ("local", "FAR"):
+        await fleet.drain(name)
+    with pytest.raises(NotFound, match="there is no worker 'nobody'"):
+        await fleet.drain("nobody")
+    team = Team(catalog)
+    await team.muster.sync()
+    assert [team.router.is_draining(name) for name in ("local", "far", "gpu")] == [1, 1, 0]
+    await fleet.drain("local", drained=False)
+    await fleet.remove("far")
+    await keys.enrol(await keys.make_token(60), "far")
+    assert await fleet.drained() == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from registry.ports.fleet import Replica
-from registry.services.replicas import BEAT_S, Replicas, sightings
+from registry.services.fleet import Fleet
+from registry.services.replicas import BEAT_S, Replicas
 from registry.services.routing import Router
 from tests.support.fake_worker import FakeWorker, spec_of
 from tests.support.library import Library, library
@@ -77,10 +78,11 @@ async def test_a_row_is_written_when_something_changed_and_now_and_then(
         await one.look()
         beats.append((await rows(lib))[0].beat)
     assert beats == [1, 1, 2, 2, 3, 3, 4]
-    (seen,) = await sightings(lib.catalog, lib.clock())
+    (seen,) = await Fleet(lib.catalog, lib.clock).seen()
     assert (seen.replica, seen.state["name"], seen.state["reachable"]) == (one.id, "gpu", True)
     assert seen.state["running"] == [{"model": "tiny:latest", "slots": 1, "busy": 0}]
-    assert await sightings(lib.catalog, lib.clock() + 60 * NS) == []
+    later = lib.clock() + 60 * NS
+    assert await Fleet(lib.catalog, lambda: later).seen() == []
 
 
 async def test_rows_of_the_day_before_yesterday_are_forgotten(lib: Library) -> None:

@@ -66,6 +66,8 @@ async def test_a_worker_is_added_drained_and_removed(ask: Place) -> None:
     assert await ask("DELETE", "/workers/gpu") == (204, None)
     assert (await ask("DELETE", "/workers/gpu"))[0] == 404
     assert (await ask("PATCH", "/workers/gpu", {"drained": True}))[0] == 404
+    drained = (await ask("PATCH", "/workers/Local", {"drained": True}))[1]
+    assert (drained["name"], drained["kind"], drained["drained"]) == ("local", "node", True)
 
 
 async def test_what_runs_is_told(ask: Place) -> None:

@@ -30,10 +30,11 @@ async def test_a_blob_of_the_library_is_run_without_a_copy(tmp_path: Path) -> No
             Weights(digest, len(model)),
             options=RunnerOptions(num_ctx=256),
         )
-        settings = Settings.load({}).worker
+        settings = Settings.load({"REGISTRY_WORKER__LABELS": "CPU, near"}).worker
         worker = local_node(settings, find_engine("xllamacpp"), lib.catalog, lib.store)
         try:
             assert (worker.name, worker.facts().has_all) == (LOCAL, True)
+            assert worker.facts().labels == {"cpu", "near"}
             running = await worker.acquire(spec)
             assert await said(running) == "Hello"
             (held,) = worker._held.values()
