@@ -153,3 +153,8 @@ def test_names_that_mean_nothing_are_found() -> None:
         "OLLAMA_PROT": "1",
     }
     assert unknown_names(environ) == ["REGISTRY_LIMITS__BLOB_BYTE", "REGISTRY_PROT"]
+
+
+def test_labels_are_words() -> None:
+    with pytest.raises(SettingsInvalid, match="REGISTRY_WORKER__LABELS"):
+        Settings.load({"REGISTRY_WORKER__LABELS": "two words"})
