@@ -5,7 +5,9 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import structlog
@@ -22,8 +24,6 @@ from registry.adapters.blobs_fs import FileBlobStore
 from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.adapters.models_folder import FolderOnDisk
 from registry.adapters.replica_http import ReplicaWire, own_address
-from registry.adapters.s3_client import S3Bucket
-from registry.adapters.s3_direct import S3Direct
 from registry.adapters.store_marker import ensure_marker
 from registry.adapters.tensors_process import TensorProcesses
 from registry.adapters.tensors_quantizer import Program, Quantizer
@@ -33,9 +33,11 @@ from registry.adapters.workers_external import External
 from registry.adapters.workers_ollama import OllamaWorker
 from registry.adapters.workers_openai import OpenAIWorker
 from registry.adapters.workers_remote import RemoteWorkers, Watch
-from registry.core.errors import OperationFailed, RegistryError
-from registry.core.storage_url import S3Url
+from registry.core.errors import RegistryError
+from registry.ports.blobs import BlobStore
+from registry.ports.direct import Direct
 from registry.ports.fleet import Enlisted
+from registry.ports.folder import ModelsFolder
 from registry.ports.tensors import TensorWorkshop
 from registry.server import collector
 from registry.server.run import STOPPING, run_server
@@ -98,16 +100,24 @@ from registry.workers.machine import cores
 
 log = structlog.get_logger()
 _NS = 1_000_000_000
+_S3 = "registry.adapters.s3_storage"  # imported where it is used: the client library is large
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where blobs are, where tags are published, and what clients may do there by themselves."""
+
+    blobs: BlobStore
+    folder: ModelsFolder
+    direct: Direct | None = None
 
 
 def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Services:
     """Make the adapters and services of a settings; the schema must be up to date."""
-    if settings.storage_url:
-        raise OperationFailed("the object store of REGISTRY_STORAGE_URL cannot be used yet")
     catalog = open_catalog(settings.database_url, settings.sqlite_path, settings.database)
-    store = FileBlobStore(settings.data)
+    storage = _storage(settings, clock)
+    store, folder = storage.blobs, storage.folder
     retention = settings.retention
-    folder = FolderOnDisk(settings.data)
     housekeeping = Housekeeping(catalog, store, folder, retention, clock)
     blobs = Blobs(catalog, store, Lives(retention.grace_s * _NS, retention.lease_s * _NS), clock)
     manifests = Manifests(catalog, store, housekeeping, clock)
@@ -132,7 +142,7 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         blobs=blobs,
         uploads=uploads,
         upkeep=Upkeep.of(manifests, uploads, adoption, upstreams, settings),
-        direct=_direct(settings, blobs),
+        direct=_direct(settings, blobs, storage.direct),
         manifests=manifests,
         models=models,
         listing=Listing(catalog, rfc3339),
@@ -203,13 +213,15 @@ def _workshop(settings: Settings) -> TensorWorkshop:
     return Quantizer(Program.find(wanted.quantizer, settings.data, threads, memory), own)
 
 
-def _direct(settings: Settings, blobs: Blobs) -> DirectUploads | None:
-    """What clients may do with the object store by themselves, where there is one."""
+def _storage(settings: Settings, clock: Callable[[], int]) -> Storage:
     if not settings.storage_url:
+        return Storage(FileBlobStore(settings.data), FolderOnDisk(settings.data))
+    return Storage(*import_module(_S3).open_storage(settings, clock))
+
+
+def _direct(settings: Settings, blobs: Blobs, store: Direct | None) -> DirectUploads | None:
+    if store is None:
         return None
-    url, strict = S3Url.parse(settings.storage_url), settings.redirect.sign_headers == "strict"
-    bucket = S3Bucket.open(url, settings.s3)
-    store = S3Direct(bucket, url, settings.s3, blobs.clock, strict=strict)
     return DirectUploads(blobs, store, _upload_limits(settings), settings.direct_url_s)
 
 
@@ -328,11 +340,13 @@ def prepare(settings: Settings) -> None:
     """Make the data folder and bring the schema up to date.
 
     Raises:
-        RegistryError: the folder cannot be used, a program that the settings name is not there, or
-            the schema is newer than this code.
+        RegistryError: the folder or the object store cannot be used, a program that the settings
+            name is not there, or the schema is newer than this code.
     """
     Path(settings.data).mkdir(parents=True, exist_ok=True)
     _workshop(settings)
+    if settings.storage_url:
+        import_module(_S3).check(settings)
     migrate.upgrade(resolve(settings.database_url, settings.sqlite_path))
 
 

@@ -8,7 +8,7 @@ swept. `s3_client.py` has the layout, `s3_sessions.py` what is on its way in.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -68,6 +68,10 @@ class S3BlobStore:
     def _run(self, work: Callable[[], T], /) -> "asyncio.Future[T]":
         return asyncio.get_running_loop().run_in_executor(self._pool, work)
 
+    def run_all(self, works: Iterable[Callable[[], object]]) -> None:
+        """Do all of it, several at once. Blocks: for other threads than those of the store."""
+        list(self._pool.map(_call, works))
+
     # ---- in
 
     async def turn(self, name: str) -> None:
@@ -123,7 +127,7 @@ class S3BlobStore:
 
     def put(self, contents: Mapping[str, bytes]) -> None:
         """Write small blobs, several at once."""
-        list(self._pool.map(self._put, contents.items()))
+        self.run_all([partial(self._put, item) for item in contents.items()])
 
     def _put(self, item: tuple[str, bytes]) -> None:
         key, content = item
@@ -194,6 +198,10 @@ class S3BlobStore:
         if time.monotonic() - self._checked_s >= _CHECK_S:
             await self._run(self.bucket.check)
             self._checked_s = time.monotonic()
+
+
+def _call(work: Callable[[], T]) -> T:
+    return work()
 
 
 def _page(objects: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,0 +1,75 @@
+"""The tags of an object store: `manifests/<host>/<namespace>/<model>/<tag>` below the prefix.
+
+Each is an object with the manifest's exact bytes, as the file of a models folder: what a lost
+catalog is rebuilt from. Nobody but us writes there.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import anyio.to_thread
+
+from registry.adapters.s3_client import Gone, S3Bucket
+from registry.core.names import ModelName
+from registry.ports.catalog import FolderChange
+from registry.ports.folder import TagFile
+
+_PARTS = 4  # host, namespace, model, tag
+_MAX_BYTES = 4 << 20
+
+
+class FolderInS3:
+    """`ModelsFolder` below a prefix of a bucket."""
+
+    def __init__(self, bucket: S3Bucket, run_all: Callable[[Iterable[Callable[[], Any]]], None]):
+        self._bucket = bucket
+        self._root = bucket.path("manifests", "")
+        self._run_all = run_all
+
+    def apply(self, changes: Sequence[FolderChange]) -> None:
+        """See `ModelsFolder.apply`: each name is changed once, so order is no matter."""
+        self._run_all([partial(self._apply, item) for item in changes if item.name.is_valid])
+
+    def _apply(self, change: FolderChange) -> None:
+        key = self._key(change.name)
+        if change.body is None:
+            self._bucket.call("delete_object", Key=key)
+        else:
+            self._bucket.call("put_object", Key=key, Body=change.body)
+
+    def sync(self, changes: Sequence[FolderChange]) -> None:
+        """Nothing to do: the store answers when it has the bytes for good."""
+
+    async def names(self) -> list[ModelName]:
+        """See `ModelsFolder`."""
+        return await anyio.to_thread.run_sync(self._names)
+
+    async def read(self, name: ModelName) -> TagFile | None:
+        """See `ModelsFolder`."""
+        return await anyio.to_thread.run_sync(self._read, name)
+
+    def holds(self, file: TagFile) -> bool:
+        """See `ModelsFolder`. Asks the store."""
+        found = self._read(file.name)
+        return found is not None and found.body == file.body
+
+    def _names(self) -> list[ModelName]:
+        keys = (item["Key"].removeprefix(self._root) for item in self._bucket.listed(self._root))
+        names = (ModelName(*parts) for key in keys if len(parts := key.split("/")) == _PARTS)
+        return [name for name in names if name.is_valid]
+
+    def _read(self, name: ModelName) -> TagFile | None:
+        key = self._key(name)
+        try:
+            head = self._bucket.call("head_object", Key=key)
+            size = int(head["ContentLength"])
+            if size > _MAX_BYTES:
+                return None
+            body = self._bucket.read(key, 0, size)
+        except Gone:
+            return None
+        return TagFile(name, body, int(head["LastModified"].timestamp() * 1e9))
+
+    def _key(self, name: ModelName) -> str:
+        return self._root + str(name.file_path)
