@@ -20,14 +20,12 @@ from registry import __version__
 from registry.settings import CLIENT_NAMES, DEFAULT_PORT, Settings, unknown_names
 from tests.support.certificates import Authority
 from tests.support.proxies import program
+from tests.support.recipes import COMPOSE, DEPLOY, FILLED_IN, compose, environment
 
 ROOT = Path(__file__).resolve().parent.parent
-DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm" / "registry"
-COMPOSE = DEPLOY / "compose" / "compose.yaml"
 FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file())
 WORKERS = {"REGISTRY_WORKER_SERVER", "REGISTRY_WORKER_TOKEN"}  # options of `registry worker`
-SECRETS = {"MODELS_HOST": "models.example.com", "POSTGRES_PASSWORD": "p", "S3_SECRET_KEY": "s"}
 FULL = {
     "replicas": 3,
     "externalUrl": "https://models.example.com",
@@ -45,19 +43,6 @@ PLAIN_KINDS = {"Deployment", "Service", "ServiceAccount"}
 FULL_KINDS = {"Ingress", "Job", "NetworkPolicy", "PodDisruptionBudget", "ServiceMonitor"} | {
     "StatefulSet"
 }
-
-
-def compose() -> dict[str, Any]:
-    """The compose file, its variables filled in."""
-    text = re.sub(
-        r"\$\{(\w+)(?::[-?][^}]*)?\}", lambda found: SECRETS.get(found[1], ""), COMPOSE.read_text()
-    )
-    parsed: dict[str, Any] = yaml.safe_load(text)
-    return parsed
-
-
-def environment(service: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in service.get("environment", {}).items()}
 
 
 def leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -125,7 +110,7 @@ def test_what_is_to_be_filled_in_is_listed() -> None:
     wanted = set(re.findall(r"\$\{(\w+):\?", COMPOSE.read_text()))
     listed = set(re.findall(r"^(\w+)=", (COMPOSE.parent / "env.example").read_text(), re.M))
     assert wanted <= listed
-    assert wanted == set(SECRETS)
+    assert wanted == set(FILLED_IN)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +260,7 @@ def test_docker_compose_takes_the_file() -> None:
     known = shutil.which(line[0])
     if known is None or subprocess.run([*line, "version"], capture_output=True).returncode:
         pytest.skip("docker compose is not installed: its file was only parsed")
-    run(*line, "--profile", "worker", "-f", COMPOSE, "config", "-q", **SECRETS)
+    run(*line, "--profile", "worker", "-f", COMPOSE, "config", "-q", **FILLED_IN)
 
 
 @pytest.mark.parametrize("name", ["registry", "registry-worker"])
