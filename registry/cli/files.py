@@ -32,7 +32,15 @@ _WEIGHTS = (
     ("*.bin",),
 )
 _ADAPTER_WEIGHTS = ("adapter*.safetensors",)
-_BESIDE = ("*.json", "*/*.json", "chat_template.jinja", "tokenizer.model", "*/tokenizer.model")
+_BESIDE = (
+    "*.json",
+    "*/*.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "*/tokenizer.model",
+    "vocab.txt",
+    "sentencepiece.bpe.model",
+)
 _SUFFIXES = {".gguf", ".safetensors", ".bin", ".pth"}
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 

@@ -12,17 +12,10 @@ from typing import Any, Self
 
 from registry.cli.files import request_names
 from registry.cli.render import clock_text, size_text, table
-from registry.core.convert.files import INDEX, Folder, check_names, wanted
+from registry.core.convert.files import Folder, check_names, wanted
+from registry.core.convert.headers import all_tensors
 from registry.core.convert.model import convert_model
-from registry.core.convert.safetensors import (
-    PREFIX,
-    Stored,
-    check_index,
-    header_length,
-    parse_header,
-    unite,
-    weight_files,
-)
+from registry.core.convert.safetensors import PREFIX, Stored, header_length, parse_header
 from registry.core.errors import OperationFailed, UpstreamFailed
 from registry.core.facts import Facts, Value
 from registry.core.ggml import TYPE_NUMBERS, data_size
@@ -166,7 +159,7 @@ def _tensor(item: object) -> Tensor | None:
     return None
 
 
-def of_checkpoint(folder: str, paths: Sequence[Path], name: str) -> Forecast:
+def of_checkpoint(source: str, paths: Sequence[Path], name: str) -> Forecast:
     """What becomes of a safetensors checkpoint; `name` is empty if it is not quantized.
 
     Raises:
@@ -176,16 +169,11 @@ def of_checkpoint(folder: str, paths: Sequence[Path], name: str) -> Forecast:
     named = request_names(paths)
     check_names(named)
     try:
-        contents = {file: _content(named[file], most) for file, most in wanted(named).items()}
-        headers = [
-            _header(file, named[file]) for file in weight_files(named, contents.get(INDEX), INDEX)
-        ]
+        folder = Folder({file: _content(named[file], most) for file, most in wanted(named).items()})
+        tensors = all_tensors(named, folder, lambda file: _header(file, named[file]))
     except OSError as error:
         raise OperationFailed(f"cannot read {error.filename}: {error.strerror}") from error
-    tensors = unite(headers)
-    if INDEX in contents:
-        check_index(contents[INDEX], INDEX, tensors)
-    made = convert_model(Folder(contents), tensors)
+    made = convert_model(folder, tensors)
     values: dict[str, Value] = {
         key: plain_value(value) for key, value in made.keys if not key.startswith("tokenizer.")
     }
@@ -193,8 +181,8 @@ def of_checkpoint(folder: str, paths: Sequence[Path], name: str) -> Forecast:
     number = values.get("general.file_type")
     facts = Facts(0, file_type(number) if isinstance(number, int) else UNKNOWN, values, given)
     if name:
-        return Forecast.of(folder, facts, name)
-    return Forecast(folder, facts.file_type, given, given, facts.file_type)
+        return Forecast.of(source, facts, name)
+    return Forecast(source, facts.file_type, given, given, facts.file_type)
 
 
 def _content(path: Path, most: int) -> bytes:

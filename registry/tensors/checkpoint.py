@@ -5,31 +5,27 @@ What is to become of them is planned by `registry/core/convert`; the numbers com
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from registry.core.convert.documents import shown
 from registry.core.convert.files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    INDEX,
     Folder,
     are_pickles,
     check_names,
-    dense_weights,
     wanted,
 )
+from registry.core.convert.headers import all_tensors
 from registry.core.convert.lora import Base, convert_adapter
 from registry.core.convert.model import convert_model
 from registry.core.convert.plan import Conversion
 from registry.core.convert.safetensors import (
     PREFIX,
     Stored,
-    check_index,
     header_length,
     parse_header,
     unite,
-    weight_files,
 )
 from registry.core.errors import CheckpointInvalid
 from registry.core.gguf import Tensor
@@ -67,7 +63,9 @@ def open_checkpoint(
     """
     named = _by_name(files)
     folder = read_folder(named)
-    conversion = convert_model(folder, read_headers(named, folder))
+    conversion = convert_model(
+        folder, all_tensors(named, folder, lambda name: _header(named[name]))
+    )
     for warning in conversion.warnings:
         warn(warning)
     return Converted(conversion, named)
@@ -97,32 +95,8 @@ def read_folder(files: Mapping[str, File]) -> Folder:
 
 
 def read_headers(files: Mapping[str, File], folder: Folder) -> dict[str, Stored]:
-    """The tensors of all files that hold weights.
-
-    Raises:
-        CheckpointInvalid: a file that is not what it should be, or one that is missing.
-    """
-    index = folder.contents.get(INDEX)
-    names = weight_files(files, index, INDEX)
-    tensors = unite([*(_header(files[name]) for name in names), _dense(files, folder)])
-    if index is not None:
-        check_index(index, INDEX, tensors)
-    return tensors
-
-
-def _dense(files: Mapping[str, File], folder: Folder) -> list[Stored]:
-    """The tensors of layers after the pooling, which are in folders of their own."""
-    weights = dense_weights(files)
-    for name in folder.contents:
-        inside = name.removesuffix("/config.json")
-        if inside.endswith("_Dense") and inside not in weights:
-            raise CheckpointInvalid(f"no model.safetensors beside {name}")
-    return [
-        replace(tensor, name=f"{inside}.{tensor.name}")
-        for inside, name in weights.items()
-        if f"{inside}/config.json" in folder
-        for tensor in _header(files[name])
-    ]
+    """See `all_tensors`."""
+    return all_tensors(files, folder, lambda name: _header(files[name]))
 
 
 def _header(file: File) -> tuple[Stored, ...]:

@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from registry.cli.forecast import size_of
 from registry.cli.main import app
 from registry.core.digest import Digest
+from registry.tensors.checkpoint import open_checkpoint
 from tests.support.api import Answer, FakeApi, serving
+from tests.support.checkpoints import encoders
+from tests.support.conversion import opened
 from tests.support.weighty import model
 
 CHECKPOINT = Path(__file__).parents[2] / "golden" / "inputs" / "safetensors-llama"
@@ -176,6 +180,19 @@ def test_a_checkpoint_is_planned_here_and_converted_there(
     request = created(api)
     assert "model.safetensors" in request["files"]
     assert request.get("quantize", "") == ("Q8_0" if kind else "")
+
+
+def test_layers_after_the_pooling_are_counted_too(api: FakeApi, tmp_path: Path) -> None:
+    tiny, _ = encoders()["embedding gemma"]
+    for name, data in tiny.contents().items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    result = run("convert", str(tmp_path), "m", "--dry-run", "--json")
+    plan = json.loads(result.stdout)["plan"]
+    with opened(tiny.contents()) as files:
+        source = open_checkpoint(files, {}, lambda text: None)
+    assert "dense_3.weight" in {tensor.name for tensor in source.tensors}
+    assert plan["bytes"] == size_of(source.tensors)
 
 
 def copied(tmp_path: Path) -> Path:

@@ -35,6 +35,7 @@ def names_in(folder: Path) -> list[str]:
 
 SHARDS = ["model-1-of-2.safetensors", "model-2-of-2.safetensors", "sub/model.safetensors"]
 BESIDE = ["config.json", "1_Pooling/config.json", "chat_template.jinja", "tokenizer.model"]
+BESIDE += ["vocab.txt", "sentencepiece.bpe.model"]
 
 
 @pytest.mark.parametrize(
