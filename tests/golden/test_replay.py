@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.balancer import balanced
 from tests.support.postgres import PostgresServer
+from tests.support.s3 import S3Server
 from tests.support.server import running
 
 HERE = Path(__file__).parent
@@ -48,6 +49,22 @@ def test_two_replicas_on_postgres_answer_as_one(tmp_path: Path, postgres: Postgr
         balanced([one.port, other.port]) as port,
     ):
         summary = replay(f"http://127.0.0.1:{port}", "--wire")
+    assert summary.endswith(" 0 failed")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_replicas_on_postgres_and_an_object_store_answer_as_one(
+    tmp_path: Path, postgres: PostgresServer, s3: S3Server
+) -> None:
+    with postgres.database() as url:
+        environ = {"REGISTRY_DATABASE_URL": url, **s3.environ()}
+        with (
+            running(tmp_path / "one", **environ) as one,
+            running(tmp_path / "other", **environ) as other,
+            balanced([one.port, other.port]) as port,
+        ):
+            summary = replay(f"http://127.0.0.1:{port}", "--wire")
     assert summary.endswith(" 0 failed")
 
 
