@@ -15,23 +15,28 @@ async def healthz(request: Request) -> Response:
     return json_response({"status": "ok"})
 
 
-async def readyz(request: Request) -> Response:
-    """Each part by name; 503 while one of them cannot work, but for running models."""
-    services: Services = request.app.state.services
-    parts: dict[str, str] = {}
+async def parts(services: Services) -> dict[str, str]:
+    """Each part that is needed: "ok", or what is wrong with it."""
+    found: dict[str, str] = {}
     for name, check in (("database", services.catalog.check), ("store", services.store.check)):
         try:
             await check()
-            parts[name] = "ok"
+            found[name] = "ok"
         except RegistryError as error:
-            parts[name] = str(error)
-    ready = all(text == "ok" for text in parts.values())
-    parts["inference"] = services.router.problem or "ok"
+            found[name] = str(error)
+    return found
+
+
+async def readyz(request: Request) -> Response:
+    """Each part by name; 503 while one of them cannot work, but for running models."""
+    services: Services = request.app.state.services
+    found = await parts(services)
+    ready = all(text == "ok" for text in found.values())
     body = {
         "status": "ok" if ready else "unavailable",
         "version": __version__,
         "ollama_api": OLLAMA_API_VERSION,
-        "parts": parts,
+        "parts": found | {"inference": services.router.problem or "ok"},
     }
     return json_response(body, 200 if ready else 503)
 
