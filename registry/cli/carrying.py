@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from registry.adapters.export_files import ExportArchive, ExportFolder
 from registry.adapters.import_files import Lender, OciLayout, OllamaFolder
 from registry.cli.client import Client, server_url
+from registry.cli.examination import rebuild
 from registry.cli.library import drawn, opened
 from registry.cli.render import Board, remark
 from registry.core.errors import ModelUnknown, NameInvalid, OperationFailed, RegistryError
@@ -52,21 +53,8 @@ def import_models(settings: Settings, source: str, order: Order) -> int:
     if not path.exists():
         raise OperationFailed(f"there is no file or folder {source}")
     if path.is_dir() and path.resolve() == settings.data.resolve():
-        return asyncio.run(_adopt(settings))
+        return asyncio.run(rebuild(settings))
     return asyncio.run(_from_files(settings, path, order))
-
-
-async def _adopt(settings: Settings) -> int:
-    taken = faults = 0
-    async with opened(settings) as services:
-        async for deed in services.adoption.adopting():
-            said = "taken in" if deed.fault is None else f"left out: {deed.fault}"
-            remark(f"{deed.name.short}: {said}")
-            taken += deed.fault is None
-            faults += deed.fault is not None
-    if faults:
-        raise OperationFailed(f"{faults} of {taken + faults} models could not be taken in")
-    return taken
 
 
 async def _from_files(settings: Settings, path: Path, order: Order) -> int:

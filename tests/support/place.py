@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Place:
 
     @property
     def settings(self) -> Settings:
-        return Settings.load({"REGISTRY_DATABASE_URL": self.url}, data=self.data)
+        return Settings.load(os.environ | {"REGISTRY_DATABASE_URL": self.url}, data=self.data)
 
     def run(self, command: str) -> Result:
         self._environ.setenv("REGISTRY_DATA", str(self.data))
