@@ -107,16 +107,16 @@ async def _run(
         raise
     finally:
         if deed is not None:
-            audit.record(_entry(deed, result))
+            audit.record(entry_of(deed, result))
         await audit.close()
         await accounts.close()
         await catalog.close()
 
 
-def _entry(deed: Deed, result: str) -> AuditEntry:
+def entry_of(deed: Deed, result: str) -> AuditEntry:
     return AuditEntry(
         at=time.time_ns(),
-        who=_system_user(),
+        who=system_user(),
         via="command line",
         address="",
         action=deed.action,
@@ -126,7 +126,7 @@ def _entry(deed: Deed, result: str) -> AuditEntry:
     )
 
 
-def _system_user() -> str:
+def system_user() -> str:
     try:
         return f"{getpass.getuser()} on the host"
     except (OSError, KeyError):  # a container may run under a number that has no name

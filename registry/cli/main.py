@@ -23,6 +23,7 @@ from registry.cli import (
     jobs,
     models,
     transport,
+    upkeep,
     worker,
 )
 
@@ -82,6 +83,7 @@ app.command("restore")(database.restore)
 app.command("import")(transport.import_models)
 app.command("export")(transport.export_models)
 app.add_typer(config.config)
+upkeep.add_to(app)
 
 
 def main() -> None:

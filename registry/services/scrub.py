@@ -41,7 +41,7 @@ class Subset:
 
     @classmethod
     def parse(cls, text: str) -> "Subset":
-        """Read `2/7`.
+        """Read `2/7`. Behind the last part comes the first again: `9/7` is `2/7`.
 
         Raises:
             RequestInvalid: it is no part of a whole.
@@ -49,9 +49,9 @@ class Subset:
         number, _, of = text.partition("/")
         if not (number.isdecimal() and of.isdecimal() and len(text) <= 9):
             raise RequestInvalid(f"a subset is written as 2/7, not {text[:20]!r}")
-        if not 1 <= int(number) <= int(of):
-            raise RequestInvalid(f"there is no part {number} of {of}")
-        return cls(int(number), int(of))
+        if not (int(number) and int(of)):
+            raise RequestInvalid("parts are counted from 1")
+        return cls((int(number) - 1) % int(of) + 1, int(of))
 
     def bounds(self) -> tuple[str, str]:
         """The digest texts between which its blobs lie, the first excluded."""

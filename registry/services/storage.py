@@ -77,6 +77,11 @@ class Storage:
             raise ModelUnknown(f"there is no model and no namespace {name[:100]!r}")
         return found
 
+    def cursor(self, name: str) -> str:
+        """Where the page behind a name begins: `after`."""
+        head, colon, tag = name.rpartition(":")
+        return tag if colon and head and "/" not in tag else name
+
     def _tags(self, tx: Reader, text: str, after: str, limit: int) -> list[Taken] | None:
         """The tags of a model, or the one that is named; None if there is no such model."""
         name = ModelName.parse(text)

@@ -62,14 +62,8 @@ async def storage(call: Call) -> schemas.Storage:
         damaged=[_damaged(item) for item in totals.suspects],
         quotas=[_quota(item) for item in totals.quotas],
         names=[_share(item) for item in taken],
-        next=_cursor(taken[-1].name) if len(taken) == ask.limit else None,
+        next=service.cursor(taken[-1].name) if len(taken) == ask.limit else None,
     )
-
-
-def _cursor(name: str) -> str:
-    """Where the next page begins: behind a tag, a repository or a namespace."""
-    head, colon, tag = name.rpartition(":")
-    return tag if colon and "/" not in tag and head else name
 
 
 def _heap(tally: kept.Tally) -> schemas.Heap:

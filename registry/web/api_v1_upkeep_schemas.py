@@ -1,9 +1,9 @@
 """What `/api/v1` takes and gives about storage, gc, scrub, quotas, retention and history."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints
 
 from registry.web.api_v1_fleet_schemas import ModelText
 from registry.web.api_v1_schemas import (
@@ -18,6 +18,7 @@ from registry.web.api_v1_schemas import (
 )
 
 NAMESPACE = r"^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_-]{0,79})?$"
+REGISTRY = r"^https?://[A-Za-z0-9][A-Za-z0-9.-]*(:[1-9][0-9]{0,3}|:[1-5][0-9]{4})?/?$"
 CURSOR = r"^[A-Za-z0-9_.:/-]*$"
 
 Namespace = Annotated[str, StringConstraints(pattern=NAMESPACE)]
@@ -26,6 +27,16 @@ Whole = Annotated[int, Field(ge=0, le=BIGGEST), BeforeValidator(_whole)]
 Grace = Annotated[int, Field(ge=0, le=TEN_YEARS_S), BeforeValidator(_whole)]
 Id = Annotated[int, Field(ge=0, le=1 << 60), BeforeValidator(_whole)]
 Limit = Annotated[int, Field(ge=1, le=1000)]
+
+
+_KEEPS_SOMETHING: list[Any] = [
+    {"required": [name], "properties": {name: least}}
+    for name, least in (
+        ("keep_last", {"minimum": 1}),
+        ("keep_s", {"minimum": 1}),
+        ("keep_tags", {"minItems": 1}),
+    )
+]
 
 
 class StorageQuery(Ask):
@@ -124,11 +135,11 @@ class CollectionAsk(Ask):
 class ScrubAsk(Ask):
     """A scrub to be done."""
 
-    subset: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}/[0-9]{1,4}$")] = "1/1"
+    subset: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,3}/[1-9][0-9]{0,3}$")] = "1/1"
     bytes_per_second: Whole = Field(0, description="0: as fast as it goes")
     only_damaged: bool = False
-    repair_from: Annotated[str, StringConstraints(max_length=500)] = Field(
-        "", description="URL of a registry that has the same blobs"
+    repair_from: Annotated[str, StringConstraints(pattern=REGISTRY, max_length=500)] | None = Field(
+        None, description="URL of a registry that has the same blobs"
     )
 
 
@@ -148,7 +159,7 @@ class QuotaAsk(Ask):
     """A quota to be set."""
 
     namespace: Namespace
-    bytes: Whole
+    bytes: Annotated[int, Field(ge=0, le=1 << 62), BeforeValidator(_whole)]
 
 
 class OneNamespace(Ask):
@@ -158,7 +169,12 @@ class OneNamespace(Ask):
 
 
 class Rule(Ask):
-    """What is kept of the repositories that a pattern covers; all else goes."""
+    """What is kept of the repositories that a pattern covers; all else goes.
+
+    It must keep something: a rule that says nothing else would delete every tag.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": _KEEPS_SOMETHING})
 
     pattern: Pattern
     keep_last: Annotated[int, Field(ge=0, le=10**9), BeforeValidator(_whole)] = Field(

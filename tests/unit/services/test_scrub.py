@@ -141,9 +141,11 @@ async def test_parts_are_disjoint_and_make_up_the_whole(lib: Library) -> None:
         assert all(part.blobs for part in parts)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "1", "0/3", "4/3", "1/0", "a/b", "-1/3", "1/9999999999", "1/2/3"]
-)
+def test_behind_the_last_part_comes_the_first() -> None:
+    assert [Subset.parse(f"{day}/3").number for day in range(1, 8)] == [1, 2, 3, 1, 2, 3, 1]
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/3", "1/0", "a/b", "-1/3", "1/9999999999", "1/2/3"])
 def test_what_is_no_part_is_refused(text: str) -> None:
     with pytest.raises(RequestInvalid):
         Subset.parse(text)

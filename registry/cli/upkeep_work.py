@@ -1,0 +1,160 @@
+"""What the commands of `upkeep.py` do on the library itself, beside a server or without one."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from registry.adapters.catalog_sql import resolve
+from registry.cli.administration import Deed, entry_of, system_user
+from registry.cli.client import Report
+from registry.cli.library import opened
+from registry.cli.render import Board
+from registry.core.errors import OperationFailed, RegistryError
+from registry.core.events import Advance, Count, Events, Transfer
+from registry.core.names import ModelName
+from registry.ports.catalog import Tag
+from registry.ports.upkeep import TagEvent
+from registry.services import Services
+from registry.services.gc import Plan
+from registry.services.retention import Outlived
+from registry.services.rights import TagGuard
+from registry.services.scrub import Findings, ScrubWish, Subset
+from registry.services.storage import Taken, Totals
+from registry.settings import Settings
+
+T = TypeVar("T")
+
+_PAGE = 500
+
+
+def keep(
+    settings: Settings, work: Callable[[Services], Awaitable[T]], deed: Deed | None = None
+) -> T:
+    """Do `work` on the library of the settings; `deed` goes into the audit.
+
+    Raises:
+        OperationFailed: there is no library.
+        RegistryError: what `work` raises.
+    """
+    url = resolve(settings.database_url, settings.sqlite_path)
+    is_file = url.get_backend_name() == "sqlite"
+    if is_file and not Path(url.database or "").exists():
+        raise OperationFailed(
+            f"there is no library in {settings.data}; name its folder with --data or REGISTRY_DATA"
+        )
+    return asyncio.run(_keep(settings, work, deed))
+
+
+async def _keep(
+    settings: Settings, work: Callable[[Services], Awaitable[T]], deed: Deed | None
+) -> T:
+    async with opened(settings) as services:
+        result = "done"
+        try:
+            return await work(services)
+        except RegistryError as error:
+            result = f"failed: {error}"
+            raise
+        finally:
+            if deed is not None:
+                services.audit.record(entry_of(deed, result))
+
+
+async def _drawn(events: Events) -> list[Count]:
+    """Show events on standard error, to the last; the last sum of each kind."""
+    sums: dict[str, Count] = {}
+    with Board() as board:
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Count):
+                    sums[event.text] = event
+                elif isinstance(event, Transfer | Advance):
+                    digest = str(event.digest)
+                    board.show(Report(event.text, digest, event.total, event.completed))
+                else:
+                    board.show(Report(event.text))
+    return list(sums.values())
+
+
+def plan(settings: Settings, grace_s: int | None, *, orphans: bool) -> Plan:
+    """What a collection would do."""
+    return keep(settings, lambda it: it.upkeep.collection.plan(grace_s, orphans=orphans))
+
+
+def collect(settings: Settings, grace_s: int | None) -> list[Count]:
+    """Do a collection; what went."""
+    deed = Deed("gc", "")
+    return keep(settings, lambda it: _drawn(it.upkeep.collection.run(grace_s)), deed)
+
+
+def scrub(settings: Settings, subset: str, rate: int, source: str, *, damaged: bool) -> Findings:
+    """Check blobs, and repair those that are wrong from `source`, if it is given."""
+    found = Findings()
+    wish = ScrubWish(Subset.parse(subset), rate, damaged)
+    if source:  # whoever types the command wants to go there
+        host = urlsplit(source).hostname or ""
+        allowed = (*settings.upstream_allow, host)
+        settings = settings.model_copy(update={"upstream_allow": allowed})
+
+    async def work(services: Services) -> Findings:
+        fetch = services.upkeep.repair_from(source) if source else None
+        await _drawn(services.upkeep.scrub.run(wish, fetch, found))
+        return found
+
+    return keep(settings, work, Deed("scrub", subset))
+
+
+def taken(settings: Settings, name: str) -> tuple[Totals, list[Taken]]:
+    """The totals, and what is below a name, all pages."""
+
+    async def work(services: Services) -> tuple[Totals, list[Taken]]:
+        storage = services.upkeep.storage
+        rows: list[Taken] = []
+        after = ""
+        while True:
+            if name:
+                page = await storage.within(name, after, _PAGE)
+            else:
+                page = await storage.namespaces(after, _PAGE)
+            rows += page
+            if len(page) < _PAGE:
+                return await storage.totals(), rows
+            after = storage.cursor(page[-1].name)
+
+    return keep(settings, work)
+
+
+def changes(settings: Settings, name: ModelName, limit: int) -> list[TagEvent]:
+    """What became of a tag."""
+    return keep(settings, lambda it: it.upkeep.history.of(name, limit=limit))
+
+
+def restore(settings: Settings, name: ModelName, to: int) -> Tag:
+    """Point a tag at what it was."""
+    guard = TagGuard(who=system_user())
+    deed = Deed("model.restore", f"{name} {to}")
+    return keep(settings, lambda it: it.upkeep.history.restore(name, to, guard), deed)
+
+
+def retain(settings: Settings, *, dry_run: bool) -> list[Outlived]:
+    """The tags that no rule keeps; without `dry_run` they are deleted."""
+
+    async def work(services: Services) -> list[Outlived]:
+        retention = services.upkeep.retention
+        return await _all(retention.victims() if dry_run else retention.deleting())
+
+    return keep(settings, work, None if dry_run else Deed("retention", ""))
+
+
+async def _all(victims: AsyncGenerator[Outlived, None]) -> list[Outlived]:
+    async with aclosing(victims):
+        return [victim async for victim in victims]
+
+
+def age_s(since_ns: int) -> int:
+    """Seconds since then."""
+    return max(0, (time.time_ns() - since_ns) // 10**9)
