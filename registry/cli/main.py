@@ -19,6 +19,7 @@ from registry.cli import (
     config,
     conversion,
     database,
+    doctor,
     fleet,
     jobs,
     models,
@@ -77,6 +78,7 @@ admin.add_to(
 fleet.add_to(app, worker.worker)
 app.add_typer(worker.worker)
 app.add_typer(jobs.jobs)
+app.command("doctor")(doctor.doctor)
 app.command("migrate")(database.migrate)
 app.command("backup")(database.backup)
 app.command("restore")(database.restore)
