@@ -251,6 +251,24 @@ def test_helm_refuses_what_cannot_work(
     assert sentence in done.stderr
 
 
+# ---- alerts
+
+
+def test_alerts_are_about_what_is_measured() -> None:
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())
+    code = "".join(path.read_text() for path in (ROOT / "registry" / "web").glob("metrics.py"))
+    meter = (ROOT / "registry" / "services" / "metering.py").read_text()
+    for rule in rules["groups"][0]["rules"]:
+        assert rule["annotations"]["summary"]
+        for name in re.findall(r"registry_\w+", rule["expr"]):
+            *_, inference = name.partition("registry_inference_")
+            if inference:
+                assert f'"{{prefix}}_{inference.removesuffix("_total")}"' in meter, name
+            else:
+                told = name.removeprefix("registry_").replace("data_", "").removesuffix("_bytes")
+                assert f'"{name}"' in code or f'"{told}"' in code, name
+
+
 # ---- programs that read the files
 
 
