@@ -89,7 +89,7 @@ class Checkup:
             yield first
             return
         for _ in range(_SAMPLES):
-            yield await self._page(f"sha256:{secrets.token_hex(8)}", _EACH)
+            yield await self._page(f"sha256:{secrets.token_hex(8)}", _EACH) or first[:_EACH]
 
     async def _page(self, after: str, limit: int) -> list[Blob]:
         return await self._catalog.scan(lambda tx: tx.blobs_after(after, limit))

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,30 @@ from tests.support.gguf import SMALLEST
 class Place:
     """A data folder and a database, named by the environment."""
 
-    def __init__(self, data: Path, url: str, environ: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self,
+        data: Path,
+        url: str,
+        environ: pytest.MonkeyPatch,
+        storage: Mapping[str, str] | None = None,
+    ) -> None:
         self.data = data
         self.url = url
         self._environ = environ
+        self._given = {
+            "REGISTRY_DATA": str(data),
+            "REGISTRY_DATABASE_URL": url,
+            "REGISTRY_STORAGE_URL": "",
+            **(storage or {}),
+        }
 
     @property
     def settings(self) -> Settings:
-        return Settings.load(os.environ | {"REGISTRY_DATABASE_URL": self.url}, data=self.data)
+        return Settings.load(os.environ | self._given)
 
     def run(self, command: str) -> Result:
-        self._environ.setenv("REGISTRY_DATA", str(self.data))
-        self._environ.setenv("REGISTRY_DATABASE_URL", self.url)
+        for name, value in self._given.items():
+            self._environ.setenv(name, value)
         return CliRunner().invoke(app, command.split())
 
     def fill(self, gguf: bytes = SMALLEST) -> None:

@@ -5,7 +5,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from registry.cli import examination
 from registry.cli.library import opened
 from registry.core.digest import Digest
 from registry.services.checkup import Checkup, Finding
-from tests.support import s3
 from tests.support.place import Place
 from tests.support.postgres import PostgresServer
 from tests.support.s3 import S3Server
@@ -214,21 +213,10 @@ def test_what_cannot_be_made_anew_is_named(place: Place) -> None:
     assert set(place.models()) == {"base:latest"}
 
 
-@pytest.fixture
-def server() -> Iterator[S3Server]:
-    program = s3.binary()
-    if program is None:
-        pytest.skip("there is no S3 server here: versitygw")
-    with s3.running(program) as server:
-        yield server
-
-
 def test_a_lost_database_is_made_anew_from_an_object_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: S3Server
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server
 ) -> None:
-    for name, value in server.environ().items():
-        monkeypatch.setenv(name, value)
-    place = Place(tmp_path / "data", "", monkeypatch)
+    place = Place(tmp_path / "data", "", monkeypatch, s3.environ())
     place.fill()
     before = place.models()
     assert found(place, "--deep")["problem"] == []

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,21 +22,11 @@ from registry.services.housekeeping import Housekeeping
 from registry.services.manifests import Manifests
 from registry.services.strays import Strays
 from registry.settings import Retention
-from tests.support import s3
 from tests.support.library import library
 from tests.support.s3 import S3Server
 
 pytestmark = pytest.mark.anyio
 DAY_NS = 86_400 * 10**9
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    program = s3.binary()
-    if program is None:
-        pytest.skip("there is no S3 server here: versitygw")
-    with s3.running(program) as server:
-        yield server
 
 
 class Shelf:
@@ -77,9 +67,9 @@ async def shelf(data: Path, bucket: S3Bucket) -> AsyncIterator[Shelf]:
 
 
 @pytest.fixture
-async def full(tmp_path: Path, server: S3Server) -> tuple[Path, S3Bucket, dict[str, Digest]]:
+async def full(tmp_path: Path, s3: S3Server) -> tuple[Path, S3Bucket, dict[str, Digest]]:
     """A bucket of blobs, tags in a folder, and a catalog."""
-    data, bucket = tmp_path / "data", server.open()
+    data, bucket = tmp_path / "data", s3.open()
     async with library(tmp_path / "source") as source:
         await source.base()
         await source.make("team/Other:Q4", origin="base", system="Be brief.")
