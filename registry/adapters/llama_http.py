@@ -207,6 +207,8 @@ class LlamaRunning:
             return marker if int(found[1][:6]) < len(images) else found[0]
 
         text = _IMAGE.sub(mark, str(prompt.get("prompt_string", "")))
+        if text.endswith(marker):  # the engine dies where nothing comes after an image
+            text += "\n"
         return {"prompt_string": text, "multimodal_data": list(images)}
 
     async def _ask(self, path: str, body: Mapping[str, Any] | None) -> Mapping[str, Any]:

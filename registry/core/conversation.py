@@ -10,6 +10,7 @@ from typing import Any
 
 from registry.core.errors import RequestInvalid
 from registry.core.gojson import dumps
+from registry.core.pictures import check_picture
 from registry.core.thinking import THINK_TAGS, ThinkingParser
 from registry.core.wishes import ChatWish, GenerateWish, Message, ToolCall
 
@@ -89,6 +90,17 @@ def images_of(messages: Iterable[Message]) -> list[bytes]:
 def media_of(messages: Iterable[Message]) -> frozenset[str]:
     """What a model must be able to take in: `vision`, `audio`, both or nothing."""
     return frozenset("audio" if _sound(image) else "vision" for image in images_of(messages))
+
+
+def check_media(messages: Iterable[Message]) -> None:
+    """Let a conversation pass whose pictures an engine can decode.
+
+    Raises:
+        RequestInvalid: one that it cannot.
+    """
+    for image in images_of(messages):
+        if not _sound(image):
+            check_picture(image)
 
 
 def tagged(messages: Sequence[Message]) -> tuple[Message, ...]:

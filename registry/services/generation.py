@@ -17,7 +17,7 @@ import structlog
 from anyio import to_thread
 
 from registry.core import media
-from registry.core.conversation import images_of, media_of
+from registry.core.conversation import check_media, images_of, media_of
 from registry.core.digest import Digest
 from registry.core.duration import LONGEST
 from registry.core.errors import RequestInvalid, Unsupported
@@ -183,7 +183,8 @@ class Generation:
         """The workers that can be asked.
 
         Raises:
-            RequestInvalid: none, for a model whose prompts only an Ollama server can make.
+            RequestInvalid: none, for a model whose prompts only an Ollama server can make, or for
+                images that our own engine does not read.
         """
         renderer = job.rendering.renderer
         if renderer and not job.rendering.jinja:
@@ -191,6 +192,12 @@ class Generation:
             if here and Dialect.OLLAMA not in here:
                 raise RequestInvalid(f"renderer {quote(renderer)} is not supported")
             return frozenset({Dialect.OLLAMA})
+        try:
+            check_media(job.messages)
+        except RequestInvalid:
+            if {worker.dialect for worker in self._router.workers()} <= {Dialect.LLAMA}:
+                raise
+            return _ALL - {Dialect.LLAMA}  # those of others may be able to
         if beyond_chat(job.wish):
             here = {worker.dialect for worker in self._router.workers()}
             return _ALL if here == {Dialect.OPENAI} else _ALL - {Dialect.OPENAI}

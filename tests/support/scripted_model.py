@@ -62,33 +62,29 @@ def scripted_model(
     A piece is a token of its own and may occur once; those of `SPECIALS` keep their meaning. Where
     the prompt ends in a piece of the script instead, the answer goes on from there.
     """
-    return _scripted([start, *script, SPECIALS[2]], chat_template, context, extra)
+    return gguf_file(*scripted([[start, *script, SPECIALS[2]]], chat_template, context, extra))
 
 
 def endless(script: Sequence[str], *, start: str = "\n", context: int = 1 << 17) -> bytes:
     """A model that says `script` over and over."""
-    return _scripted([start, *script, script[0]], CHATML, context, ())
+    return gguf_file(*scripted([[start, *script, script[0]]], CHATML, context, ()))
 
 
-def _scripted(
-    chain: Sequence[str], chat_template: str, context: int, extra: Sequence[Pair]
-) -> bytes:
-    alphabet = byte_alphabet()
-    spelled = [
-        piece if piece in SPECIALS else "".join(alphabet[byte] for byte in piece.encode())
-        for piece in chain
-    ]
-    tokens = [*alphabet, *SPECIALS]
-    tokens += [piece for piece in dict.fromkeys(spelled) if piece not in tokens]
-    ids = [tokens.index(piece) for piece in spelled]
-    if len(set(ids[:-1])) != len(ids) - 1:
+def scripted(
+    chains: Sequence[Sequence[str]], chat_template: str, context: int, extra: Sequence[Pair]
+) -> tuple[list[Pair], dict[str, Matrix]]:
+    """Keys and tensors of a model in which each piece of a chain is followed by the next."""
+    tokens = _tokens(chains)
+    ways = [[tokens.index(_spelled(piece)) for piece in chain] for chain in chains]
+    followed = [before for way in ways for before in way[:-1]]
+    if len(set(followed)) != len(followed):
         raise ValueError("each piece of a script must be a token of its own")
-    width = 256
-    rng = np.random.default_rng(0)
-    embedding = rng.choice(np.array([-1, 1], np.float32), (len(tokens), width))
+    embedding = _embedding(len(tokens))
+    width = embedding.shape[1]
     output = np.zeros_like(embedding)
-    for before, after in itertools.pairwise(ids):
-        output[after] += embedding[before]
+    for way in ways:
+        for before, after in itertools.pairwise(way):
+            output[after] += embedding[before]
     sizes = {"layers": 1, "width": width, "inner": 32, "heads": 4, "kv": 1, "context": context}
     layer: dict[str, Matrix] = {
         "attn_norm": np.ones(width, np.float32),
@@ -110,7 +106,29 @@ def _scripted(
     pairs = [*_llama_pairs(sizes, len(tokens)), *_bpe_pairs(tokens), *extra]
     if chat_template:
         pairs.append(_pair("tokenizer.chat_template", Kind.STRING, chat_template))
-    return gguf_file(pairs, tensors)
+    return pairs, tensors
+
+
+def token_of(chains: Sequence[Sequence[str]], piece: str) -> int:
+    """The number of a piece in a `scripted` model."""
+    return _tokens(chains).index(_spelled(piece))
+
+
+def _spelled(piece: str) -> str:
+    alphabet = byte_alphabet()
+    return piece if piece in SPECIALS else "".join(alphabet[byte] for byte in piece.encode())
+
+
+def _tokens(chains: Sequence[Sequence[str]]) -> list[str]:
+    tokens = [*byte_alphabet(), *SPECIALS]
+    spelled = [_spelled(piece) for chain in chains for piece in chain]
+    return tokens + [piece for piece in dict.fromkeys(spelled) if piece not in tokens]
+
+
+def _embedding(count: int, width: int = 256) -> NDArray[np.float32]:
+    """The same for a token whatever comes after it."""
+    rng = np.random.default_rng(0)
+    return rng.choice(np.array([-1, 1], np.float32), (count, width))
 
 
 def random_model(

@@ -417,9 +417,14 @@ async def test_images_are_put_where_the_text_names_them(tmp_path: Path) -> None:
 
         running = LlamaRunning(Wire(wire), "w", 0, give_back)
         prompt = {"prompt_string": "[img-0] and [img-1] not [img-7]", "multimodal_data": ["a", "b"]}
+        at_the_end = {"prompt_string": "x [img-0]", "multimodal_data": ["a"]}
+        async for _ in running.complete({"prompt": at_the_end}):
+            pass
+        last = sent(both)["prompt"]["prompt_string"]
         async for _ in running.complete({"prompt": prompt}):
             pass
     assert sent(both)["prompt"] == {
         "prompt_string": "<MARK> and <MARK> not [img-7]",
         "multimodal_data": ["a", "b"],
     }
+    assert last == "x <MARK>\n"  # the engine dies where nothing comes after an image
