@@ -1,32 +1,34 @@
 """Measure what the way through the library costs, beside the same engine called directly.
 
-    python bench/inference.py [--big 100|400] [--rounds 5] [--clients 1 8]
+    python bench/inference.py [--big 100|400] [--rounds 5] [--clients 1 8] [--only tiny]
 
 Both sides run the same runner with the same settings on the same file; they are asked in turn,
 round after round, by the same client. Printed are the medians of the rounds, our rate divided by
-the engine's (for times, the engine's by ours), and the same of each side's best round, which other
-work on the machine disturbs least. Models are made here: one that says a written text, a BERT, and
-noise of about `--big` million parameters.
+the engine's (for times, the engine's by ours), the same of each side's best round, which other work
+on the machine disturbs least, and the CPU time that a request took: ours of the library and of its
+runner. Models are made here: one that says a written text and computes nothing, so that the way is
+all there is; a tiny one of 15 million parameters, which computes; a BERT; and one of about `--big`
+million parameters.
 """
 
 import contextlib
 import hashlib
 import http.client
+import itertools
 import json
 import os
-import socket
+import random
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 
 import servers
+from asking import Side, many, once
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from registry.ports.workers import RunnerOptions
@@ -36,66 +38,30 @@ from tests.support.scripted_model import embedding_model, endless, random_model
 
 KEY = "bench"
 WORDS = [f" word{number}" for number in range(50)]
+TINY = {"width": 288, "layers": 6, "vocabulary": 32_000, "inner": 768, "heads": 6, "tied": True}
 BIG = {100: (768, 12, 32_000), 400: (1024, 24, 32_000)}
 
 
 @dataclass(frozen=True)
-class Side:
-    """Where requests go, and how: the engine drops kept connections, so it gets new ones."""
+class Engine:
+    """A runner that is asked without the library."""
 
-    path: str
-    connect: Callable[[], http.client.HTTPConnection]
-    keeps: bool = True
+    address: str
+    process: subprocess.Popen[bytes]
 
+    def side(self, path: str = "/completion") -> Side:
+        """Where it is asked; it ends a connection after each streamed answer."""
+        return Side(self.address, path, keeps=False, api_key=KEY)
 
-class SocketConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("runner")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self._path)
-
-
-@dataclass
-class Answer:
-    """When the first piece and the last came, in seconds after the request."""
-
-    first: float
-    whole: float
-
-
-class Client:
-    """Asks one side, one request after the other."""
-
-    def __init__(self, side: Side) -> None:
-        self._side = side
-        self._connection = side.connect()
-
-    def ask(self, body: bytes) -> Answer:
-        began = time.perf_counter()
-        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
-        if not self._side.keeps:
-            self._connection.close()
-            headers["Connection"] = "close"
-        self._connection.request("POST", self._side.path, body, headers)
-        response = self._connection.getresponse()
-        body = response.read1(1 << 16)
-        first = time.perf_counter()
-        body += response.read()
-        if response.status != 200:
-            raise SystemExit(f"{self._side.path}: {response.status} {body!r}")
-        return Answer(first - began, time.perf_counter() - began)
+    @property
+    def cpu(self) -> float:
+        """CPU seconds that it has used."""
+        return servers.Server("engine", 0, self.process).cpu
 
 
 @contextlib.contextmanager
-def engine(
-    model: Path, options: RunnerOptions, folder: Path, path: str = "/completion"
-) -> Iterator[Side]:
-    """A runner, as the library starts it, asked without the library."""
+def engine(model: Path, options: RunnerOptions, folder: Path) -> Iterator[Engine]:
+    """A runner, as the library starts it."""
     socket_path = str(folder / f"{model.name[:8]}.sock")
     place = Place(socket_path, KEY, machine.cores())
     settings = runner_settings(Files(str(model), size=model.stat().st_size), options, place)
@@ -114,15 +80,11 @@ def engine(
     if b"address" not in said:
         raise SystemExit(f"the runner did not start: {said!r}")
     try:
-        yield Side(path, lambda: SocketConnection(socket_path), keeps=False)
+        yield Engine(socket_path, process)
     finally:
         process.terminate()
         process.wait()
         Path(socket_path).unlink(missing_ok=True)
-
-
-def library(port: int, path: str = "/api/generate") -> Side:
-    return Side(path, lambda: http.client.HTTPConnection("127.0.0.1", port))
 
 
 def create(port: int, name: str, file: Path) -> None:
@@ -143,46 +105,57 @@ def create(port: int, name: str, file: Path) -> None:
         raise SystemExit(f"create: {answer.status} {text!r}")
 
 
-def rate(side: Side, body: bytes, clients: int, requests: int) -> dict[str, float]:
-    """Requests per second, and the median time to the first piece in milliseconds."""
-    firsts: list[float] = []
-
-    def client() -> None:
-        asking = Client(side)
-        firsts.extend([asking.ask(body).first for _ in range(requests // clients)])
-
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    seconds = time.perf_counter() - began
-    return {"requests/s": len(firsts) / seconds, "first piece, ms": 1000 * median(firsts)}
+Measured = Callable[[], Mapping[str, float]]
+Loads = Sequence[tuple[int, int, int]]
+"""Tokens of the prompt, 0 for a few that are the same each time; of the answer; requests."""
 
 
-def generate(model: str, tokens: int) -> bytes:
+def generate(model: str, prompt: str, tokens: int) -> bytes:
     options = {"temperature": 0, "num_predict": tokens}
-    return json.dumps({"model": model, "prompt": "Hi\n", "raw": True, "options": options}).encode()
+    body = {"model": model, "prompt": prompt, "raw": True, "options": options}
+    return json.dumps(body).encode()
 
 
-def completion(tokens: int) -> bytes:
-    return json.dumps(
-        {"prompt": "Hi\n", "stream": True, "temperature": 0, "n_predict": tokens}
-    ).encode()
+def completion(prompt: str, tokens: int) -> bytes:
+    body = {"prompt": prompt, "stream": True, "temperature": 0, "n_predict": tokens}
+    return json.dumps(body).encode()
 
 
-Measure = Callable[[], dict[str, float]]
+def prompts(length: int) -> list[str]:
+    """Prompts of so many tokens, none of which begins as another; one short one for 0."""
+    if not length:
+        return ["Hi\n"]
+    chance = random.Random(length)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    return ["".join(chance.choices(letters, k=length)) for _ in range(500)]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one round came to: what was measured by its unit, and CPU seconds by who used them."""
+
+    values: Mapping[str, float]
+    cpu: Mapping[str, float]
+    requests: int
+
+
+Measure = Callable[[], Figures]
+
+
+def measured(cpu: Callable[[], Mapping[str, float]], requests: int, work: Measured) -> Figures:
+    """Do the work and see what it cost."""
+    before = cpu()
+    values = work()
+    after = cpu()
+    return Figures(values, {name: after[name] - before[name] for name in before}, requests)
 
 
 def compare(what: str, rounds: int, ours: Measure, theirs: Measure) -> None:
     """Print medians and their ratio, and that of the best rounds; of ms fewer are better."""
-    both: list[tuple[dict[str, float], dict[str, float]]] = []
-    for _ in range(rounds):
-        its = theirs()
-        both.append((ours(), its))
-    for unit in both[0][0]:
-        mine, other = [one[unit] for one, _ in both], [two[unit] for _, two in both]
+    ours(), theirs()
+    both = [(theirs(), ours()) for _ in range(rounds)]
+    for unit in both[0][0].values:
+        other, mine = ([side.values[unit] for side in sides] for sides in zip(*both, strict=True))
         less = unit.endswith("ms")
         best = min if less else max
         ratios = [
@@ -190,95 +163,131 @@ def compare(what: str, rounds: int, ours: Measure, theirs: Measure) -> None:
             for pair in ((median(mine), median(other)), (best(mine), best(other)))
         ]
         print(
-            f"{what + ', ' + unit:<40} registry {median(mine):9.2f}   engine {median(other):9.2f}"
-            f"   ratio {ratios[0]:5.2f}, best {ratios[1]:5.2f}",
-            flush=True,
+            f"{what + ', ' + unit:<44} registry {median(mine):9.2f}   engine {median(other):9.2f}"
+            f"   ratio {ratios[0]:5.2f}, best {ratios[1]:5.2f}"
         )
-
-
-def small(place: "Bench") -> None:
-    """A model that costs nothing: what is left is the way."""
-    file = place.folder / "small.gguf"
-    file.write_bytes(endless(WORDS))
-    create(place.port, "small", file)
-    ours = library(place.port)
-    with engine(file, RunnerOptions(parallel=place.parallel), place.folder) as direct:
-        for tokens, requests in ((8, 240), (64, 80)):
-            for clients in place.clients:
-                mine = partial(rate, ours, generate("small", tokens), clients, requests)
-                its = partial(rate, direct, completion(tokens), clients, requests)
-                mine(), its()
-                compare(f"{tokens} tokens, {clients} clients", place.rounds, mine, its)
-
-
-def vectors(place: "Bench") -> None:
-    """200 short texts in one request."""
-    file = place.folder / "vectors.gguf"
-    file.write_bytes(embedding_model(width=384, layers=6, context=512))
-    create(place.port, "vectors", file)
-    texts = [f"the cat sat on the mat {'dog ' * (number % 7)}hello" for number in range(200)]
-    mine = json.dumps({"model": "vectors", "input": texts}).encode()
-    its = json.dumps({"input": texts}).encode()
-    options = RunnerOptions(num_ctx=512, embedding=True)
-    with engine(file, options, place.folder, "/v1/embeddings") as direct:
-        one, other = Client(library(place.port, "/api/embed")), Client(direct)
-        one.ask(mine), other.ask(its)
-        compare(
-            "200 embeddings in one request",
-            place.rounds,
-            lambda: {"ms": 1000 * one.ask(mine).whole},
-            lambda: {"ms": 1000 * other.ask(its).whole},
-        )
-
-
-def large(place: "Bench", millions: int) -> None:
-    """A model that is busy computing: tokens per second of one answer."""
-    width, layers, vocabulary = BIG[millions]
-    file = place.folder / "large.gguf"
-    file.write_bytes(random_model(width, layers, vocabulary, heads=16))
-    create(place.port, "large", file)
-    tokens = 64
-    with engine(file, RunnerOptions(), place.folder) as direct:
-        one, other = Client(library(place.port)), Client(direct)
-        mine, its = generate("large", tokens), completion(tokens)
-        one.ask(mine), other.ask(its)
-        compare(
-            f"{millions}M parameters, F16",
-            place.rounds,
-            lambda: {"tokens/s": tokens / one.ask(mine).whole},
-            lambda: {"tokens/s": tokens / other.ask(its).whole},
-        )
+    costs = [
+        f"{name} {1e3 * sum(side.cpu[name] for side in sides) / (rounds * sides[0].requests):.2f}"
+        for sides in reversed([*zip(*both, strict=True)])
+        for name in sides[0].cpu
+    ]
+    print(f"{'':<44} CPU ms a request: {', '.join(costs)}", flush=True)
 
 
 @dataclass(frozen=True)
 class Bench:
     """What all measurements need."""
 
-    port: int
+    server: servers.Server
     folder: Path
     rounds: int
     clients: list[int]
     parallel: int
+
+    def put(self, name: str, data: bytes) -> Path:
+        """Make a model of a file."""
+        file = self.folder / f"{name}.gguf"
+        file.write_bytes(data)
+        create(self.server.port, name, file)
+        return file
+
+    def cpu(self) -> dict[str, float]:
+        """CPU seconds of ours; its runners are counted as one."""
+        return {"library": self.server.cpu, "its runner": sum(self.server.children.values())}
+
+    def side_by_side(
+        self, what: str, requests: int, ours: Measured, theirs: Measured, direct: Engine
+    ) -> None:
+        """Compare rounds of so many requests."""
+        mine = partial(measured, self.cpu, requests, ours)
+        its = partial(measured, lambda: {"engine alone": direct.cpu}, requests, theirs)
+        compare(what, self.rounds, mine, its)
+
+
+def answers(place: Bench, name: str, data: bytes, options: RunnerOptions, loads: Loads) -> None:
+    """Answers, in rounds of so many requests of each client."""
+    file = place.put(name, data)
+    ours = Side(place.server.port, "/api/generate")
+    with engine(file, options, place.folder) as direct:
+        theirs = direct.side()
+        for length, tokens, requests in loads:
+            texts = prompts(length)
+            mine = [generate(name, text, tokens) for text in texts]
+            its = [completion(text, tokens) for text in texts]
+            count = once(theirs, its[0]).body.count(b'"stop":false')
+            if once(ours, mine[0]).body.count(b'"done":false') != count:
+                raise SystemExit(f"{name}: the answers are not equal")
+            what = f"{name}, {f'prompt of {length}, ' if length else ''}{tokens} tokens"
+            ours_next, theirs_next = itertools.cycle(mine), itertools.cycle(its)
+            for clients in place.clients:
+                place.side_by_side(
+                    f"{what}, {clients} clients",
+                    requests * clients,
+                    partial(many, ours, ours_next, clients, requests * clients),
+                    partial(many, theirs, theirs_next, clients, requests * clients),
+                    direct,
+                )
+
+
+def small(place: Bench) -> None:
+    """A model that costs nothing: what is left is the way."""
+    options = RunnerOptions(parallel=place.parallel)
+    answers(place, "scripted", endless(WORDS), options, ((0, 8, 150), (0, 64, 30)))
+
+
+def tiny(place: Bench) -> None:
+    """A model as small as any that is used, which computes."""
+    options = RunnerOptions(parallel=place.parallel)
+    loads = ((0, 8, 40), (0, 64, 6), (200, 8, 10))
+    answers(place, "tiny", random_model(**TINY), options, loads)
+
+
+def large(place: Bench, millions: int) -> None:
+    """A model that is busy computing."""
+    width, layers, vocabulary = BIG[millions]
+    data = random_model(width, layers, vocabulary, heads=16)
+    answers(place, f"{millions}M", data, RunnerOptions(), ((0, 64, 1),))
+
+
+def vectors(place: Bench) -> None:
+    """200 short texts in one request."""
+    file = place.put("vectors", embedding_model(width=384, layers=6, context=512))
+    texts = [f"the cat sat on the mat {'dog ' * (number % 7)}hello" for number in range(200)]
+    mine = json.dumps({"model": "vectors", "input": texts}).encode()
+    its = json.dumps({"input": texts}).encode()
+    options = RunnerOptions(num_ctx=512, embedding=True)
+    ours = Side(place.server.port, "/api/embed")
+    with engine(file, options, place.folder) as direct:
+        place.side_by_side(
+            "200 embeddings in one request",
+            1,
+            lambda: {"ms": 1e3 * once(ours, mine).whole},
+            lambda: {"ms": 1e3 * once(direct.side("/v1/embeddings"), its).whole},
+            direct,
+        )
 
 
 def main() -> None:
     parser = servers.options(__doc__)
     parser.add_argument("--big", type=int, choices=sorted(BIG), default=100)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--parallel", type=int, default=1, help="slots of the small model")
-    parser.add_argument("--only", choices=["small", "vectors", "large"])
+    parser.add_argument("--parallel", type=int, default=1, help="slots of the small models")
+    parser.add_argument("--only", choices=["small", "tiny", "vectors", "large"])
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         environ = {"REGISTRY_WORKER__PARALLEL": str(args.parallel)}
         with servers.ours(args.ours, folder / "data", environ=environ) as server:
-            place = Bench(server.port, folder, args.rounds, args.clients, args.parallel)
-            if args.only in {None, "small"}:
-                small(place)
-            if args.only in {None, "vectors"}:
-                vectors(place)
-            if args.only in {None, "large"}:
-                large(place, args.big)
+            place = Bench(server, folder, args.rounds, args.clients, args.parallel)
+            works = {
+                "small": partial(small, place),
+                "tiny": partial(tiny, place),
+                "vectors": partial(vectors, place),
+                "large": partial(large, place, args.big),
+            }
+            for name, work in works.items():
+                if args.only in {None, name}:
+                    work()
 
 
 if __name__ == "__main__":

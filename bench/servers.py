@@ -43,6 +43,19 @@ class Server:
         return (int(user) + int(system)) / _TICKS
 
     @property
+    def children(self) -> dict[int, float]:
+        """CPU seconds that each process which it started has used."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it ended
+                continue
+            if int(fields[1]) == self.process.pid:
+                found[int(folder.name)] = (int(fields[11]) + int(fields[12])) / _TICKS
+        return found
+
+    @property
     def memory(self) -> float:
         """MiB that are resident."""
         text = Path(f"/proc/{self.process.pid}/status").read_text()

@@ -140,9 +140,13 @@ def random_model(
     heads: int = 4,
     context: int = 4096,
     dtype: type[np.float32 | np.float16] = np.float16,
+    tied: bool = False,
     seed: int = 0,
 ) -> bytes:
-    """A llama of any size whose weights are noise: it never says anything, at any speed."""
+    """A llama of any size whose weights are noise: it never says anything, at any speed.
+
+    A `tied` one has no output matrix of its own.
+    """
     rng = np.random.default_rng(seed)
     inner = inner or width * 4
     words = [f"w{number}" for number in range(vocabulary - 256 - len(SPECIALS))]
@@ -154,9 +158,10 @@ def random_model(
 
     tensors: dict[str, Matrix] = {
         "token_embd.weight": matrix(vocabulary, width),
-        "output.weight": matrix(vocabulary, width),
         "output_norm.weight": np.ones(width, np.float32),
     }
+    if not tied:
+        tensors["output.weight"] = matrix(vocabulary, width)
     for layer in range(layers):
         at = f"blk.{layer}."
         tensors |= {
