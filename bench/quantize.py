@@ -2,8 +2,9 @@
 
     python bench/quantize.py --folder /fast/disk --gib 2 --types Q8_0 Q4_K_M
 
-`kernels` are CPU seconds that ggml's own functions take for the same numbers and types, one thread,
-from and to a core's cache, measured before and after. On a busy machine compare CPU seconds. Memory
+`kernels` are CPU seconds that ggml's own functions take for the same numbers and types, on as many
+threads at once, from and to a core's cache, measured before and after. On a busy machine compare
+CPU seconds: two threads of one core slow each other down in both. Memory
 is what the kernel counts as anonymous (`RssAnon`) of the child; silence is the longest time without
 progress.
 """
@@ -17,6 +18,7 @@ import resource
 import statistics
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -134,20 +136,27 @@ async def quantized(
     return run, size
 
 
-def kernel_seconds(library: ctypes.CDLL, wanted: list[Tensor]) -> float:
-    numbers = np.random.default_rng(2).standard_normal(1 << 16, np.float32) * np.float32(0.02)
+def kernel_seconds(library: ctypes.CDLL, wanted: list[Tensor], threads: int) -> float:
+    with ThreadPoolExecutor(threads) as pool:
+        both = [pool.submit(_kernel_seconds, library, wanted) for _ in range(threads)]
+        return statistics.mean(each.result() for each in both)
+
+
+def _kernel_seconds(library: ctypes.CDLL, wanted: list[Tensor]) -> float:
+    # each time other numbers: with the same ones again a processor learns which way branches go
+    numbers = np.random.default_rng(2).standard_normal((31, 1 << 16), np.float32) * np.float32(0.02)
     out = np.empty(1 << 18, np.uint8)
     seconds: dict[str, float] = {}
-    for kind in {tensor.type for tensor in wanted}:
+    for kind in sorted({tensor.type for tensor in wanted}):
         library.ggml_quantize_init(TYPE_NUMBERS[kind])
         times = []
-        for _ in range(15):
+        for block in numbers:
             began = time.thread_time()
             library.ggml_quantize_chunk(
-                TYPE_NUMBERS[kind], numbers.ctypes.data, out.ctypes.data, 0, 16, WIDTH, None
+                TYPE_NUMBERS[kind], block.ctypes.data, out.ctypes.data, 0, 16, WIDTH, None
             )
             times.append(time.thread_time() - began)
-        seconds[kind] = statistics.median(times) / len(numbers)
+        seconds[kind] = statistics.median(times) / numbers.shape[1]
     return sum(seconds[tensor.type] * prod(tensor.shape) for tensor in wanted)
 
 
@@ -176,9 +185,9 @@ async def main() -> None:
     hyper = Hyper("llama", layers, HYPER.heads, HYPER.kv_heads)
     for name in ask.types:
         wanted = plan(given, hyper, target(name))
-        before = kernel_seconds(library, wanted)
+        before = kernel_seconds(library, wanted, ask.threads)
         run, size = await quantized(store, workshop, key, name)
-        kernels = (before + kernel_seconds(library, wanted)) / 2
+        kernels = (before + kernel_seconds(library, wanted, ask.threads)) / 2
         print(
             f"{name:7} {laid.size / 1e9:.2f} -> {size / 1e9:.2f} GB in {run.wall_s:6.1f} s, "
             f"{laid.size / run.wall_s / 1e6:5.0f} MB/s; CPU {run.cpu_s:6.1f} s, kernels "
