@@ -40,10 +40,24 @@ class Library(Place):
     """A library whose commands run as programs."""
 
     def run(self, command: str) -> Done:  # type: ignore[override]  # a program has no `Result`
+        process = self._start(command)
+        stderr = process.communicate()[1]
+        return Done(process.returncode, stderr)
+
+    def kill(self, command: str, after_s: float) -> None:
+        """Start a command and end it in the midst."""
+        process = self._start(command)
+        try:
+            process.communicate(timeout=after_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+    def _start(self, command: str) -> "subprocess.Popen[str]":
         line = [sys.executable, "-m", "registry", *command.split(), "--data", str(self.data)]
         environ = {key: text for key, text in os.environ.items() if not key.startswith("REGISTRY_")}
-        done = subprocess.run(line, env=environ, capture_output=True, text=True, check=False)
-        return Done(done.returncode, done.stderr)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(line, env=environ, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.fixture
@@ -210,3 +224,30 @@ def _pull_all(server: Server, new: Library, models: dict[str, str]) -> None:
             body = {"model": f"{server.address}/{path}", "insecure": True, "stream": False}
             assert ask(other.url, "/api/pull", body)["status"] == "success"
         assert sorted(listed(other.url).values()) == sorted(models.values())
+
+
+ROUNDS = 8
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_commands_that_are_killed_leave_all_or_nothing(
+    old: Library, new: Library, tmp_path: Path
+) -> None:
+    """`kill -9` at any moment of an import, a backup, a restore: the same command then does it."""
+    assert old.run(f"export --all --to {tmp_path / 'a.tar'}").exit_code == 0
+    saved = tmp_path / "saved"
+    commands = (
+        f"import {tmp_path / 'a.tar'} --replace",
+        f"backup {saved} --with-blobs",
+        f"restore {saved} --force",
+    )
+    for command in commands:
+        for number in range(ROUNDS):
+            new.kill(command, 0.4 + number * 0.25)
+        done = new.run(command)
+        assert done.exit_code == 0, done.stderr
+        assert new.models() == old.models()
+    checked = new.run("doctor --deep")
+    assert checked.exit_code == 0, checked.stderr
+    assert (saved / "backup.json").is_file()
