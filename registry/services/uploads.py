@@ -381,7 +381,7 @@ class Uploads:
             if expired:
                 self._open.ended(upload)
                 await live.let_go()
-                if upload.storage_key and upload.state == "open":
+                if upload.storage_key and upload.state not in ("done", "failed"):
                     await self._store.discard(upload.storage_key)
         return expired
 
