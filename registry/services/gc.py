@@ -12,7 +12,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from registry.core.digest import Digest
-from registry.core.errors import DigestInvalid
 from registry.core.events import Count, Done, Events, Status
 from registry.ports.catalog import Reader
 from registry.ports.upkeep import Tally
@@ -20,6 +19,7 @@ from registry.services.adoption import Adoption
 from registry.services.history import History
 from registry.services.housekeeping import Housekeeping, Swept
 from registry.services.manifests import Manifests
+from registry.services.strays import STRAY_NS, Strays
 from registry.services.uploads import Uploads
 from registry.settings import Retention
 
@@ -84,6 +84,7 @@ class Collection:
         self._history = history
         self._adoption = adoption
         self._retention = retention
+        self._strays = Strays(manifests.catalog, manifests.store)
 
     async def plan(self, grace_s: int | None = None, *, orphans: bool = True) -> Plan:
         """What would go, and what no model refers to and stays; nothing is changed.
@@ -125,12 +126,13 @@ class Collection:
 
     async def _unknown(self, before: int) -> AsyncGenerator[list[int], None]:
         """Sizes of files, old enough to go, that are no blob's."""
+        if not self._store.reuses_keys:
+            async for _, size in self._strays.unknown(before - STRAY_NS):
+                yield [size]
+            return
         batch: dict[Digest, int] = {}
         async for key, size in self._store.keys(before):
-            try:
-                batch[Digest.parse(key)] = size
-            except DigestInvalid:
-                continue
+            batch[Digest.parse(key)] = size
             if len(batch) >= _BATCH:
                 yield await self._those(batch)
                 batch = {}

@@ -20,7 +20,8 @@ from registry.ports.catalog import Catalog, Reader, Transaction
 
 _BATCH = 256
 _PAGE = 5_000
-_DAY_NS = 86_400 * 10**9
+STRAY_NS = 86_400 * 10**9
+"""An object that no row knows is new for so long, where keys are random."""
 _PAUSE_S = 60.0
 
 
@@ -51,7 +52,7 @@ class Strays:
             return await self._sweep_digests(before_ns, spared)
         if spared:
             return 0
-        strange = [key async for key, _ in self.unknown(before_ns - _DAY_NS)]
+        strange = [key async for key, _ in self.unknown(before_ns - STRAY_NS)]
         if strange:
             await asyncio.sleep(self._pause_s)
             known = await self._catalog.scan(_Known)
