@@ -21,14 +21,14 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import servers
 from asking import Side, many, once
+from comparing import Work, compare, measured
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from registry.ports.workers import RunnerOptions
@@ -105,7 +105,6 @@ def create(port: int, name: str, file: Path) -> None:
         raise SystemExit(f"create: {answer.status} {text!r}")
 
 
-Measured = Callable[[], Mapping[str, float]]
 Loads = Sequence[tuple[int, int, int]]
 """Tokens of the prompt, 0 for a few that are the same each time; of the answer; requests."""
 
@@ -131,50 +130,6 @@ def prompts(length: int) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What one round came to: what was measured by its unit, and CPU seconds by who used them."""
-
-    values: Mapping[str, float]
-    cpu: Mapping[str, float]
-    requests: int
-
-
-Measure = Callable[[], Figures]
-
-
-def measured(cpu: Callable[[], Mapping[str, float]], requests: int, work: Measured) -> Figures:
-    """Do the work and see what it cost."""
-    before = cpu()
-    values = work()
-    after = cpu()
-    return Figures(values, {name: after[name] - before[name] for name in before}, requests)
-
-
-def compare(what: str, rounds: int, ours: Measure, theirs: Measure) -> None:
-    """Print medians and their ratio, and that of the best rounds; of ms fewer are better."""
-    ours(), theirs()
-    both = [(theirs(), ours()) for _ in range(rounds)]
-    for unit in both[0][0].values:
-        other, mine = ([side.values[unit] for side in sides] for sides in zip(*both, strict=True))
-        less = unit.endswith("ms")
-        best = min if less else max
-        ratios = [
-            pair[1] / pair[0] if less else pair[0] / pair[1]
-            for pair in ((median(mine), median(other)), (best(mine), best(other)))
-        ]
-        print(
-            f"{what + ', ' + unit:<44} registry {median(mine):9.2f}   engine {median(other):9.2f}"
-            f"   ratio {ratios[0]:5.2f}, best {ratios[1]:5.2f}"
-        )
-    costs = [
-        f"{name} {1e3 * sum(side.cpu[name] for side in sides) / (rounds * sides[0].requests):.2f}"
-        for sides in reversed([*zip(*both, strict=True)])
-        for name in sides[0].cpu
-    ]
-    print(f"{'':<44} CPU ms a request: {', '.join(costs)}", flush=True)
-
-
-@dataclass(frozen=True)
 class Bench:
     """What all measurements need."""
 
@@ -192,16 +147,16 @@ class Bench:
         return file
 
     def cpu(self) -> dict[str, float]:
-        """CPU seconds of ours; its runners are counted as one."""
-        return {"library": self.server.cpu, "its runner": sum(self.server.children.values())}
+        """CPU seconds of ours."""
+        return {"library": self.server.cpu, "its runner": self.server.children_cpu}
 
     def side_by_side(
-        self, what: str, requests: int, ours: Measured, theirs: Measured, direct: Engine
+        self, what: str, requests: int, ours: Work, theirs: Work, direct: Engine
     ) -> None:
         """Compare rounds of so many requests."""
         mine = partial(measured, self.cpu, requests, ours)
         its = partial(measured, lambda: {"engine alone": direct.cpu}, requests, theirs)
-        compare(what, self.rounds, mine, its)
+        compare(what, self.rounds, {"registry": mine, "engine": its})
 
 
 def answers(place: Bench, name: str, data: bytes, options: RunnerOptions, loads: Loads) -> None:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,17 +43,17 @@ class Server:
         return (int(user) + int(system)) / _TICKS
 
     @property
-    def children(self) -> dict[int, float]:
-        """CPU seconds that each process which it started has used."""
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
+    def children_cpu(self) -> float:
+        """CPU seconds that the processes which it started, and that still run, have used."""
+        used = 0
+        for file in Path("/proc").glob("[0-9]*/stat"):
             try:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                fields = file.read_text().rpartition(")")[2].split()
             except OSError:  # it ended
                 continue
             if int(fields[1]) == self.process.pid:
-                found[int(folder.name)] = (int(fields[11]) + int(fields[12])) / _TICKS
-        return found
+                used += int(fields[11]) + int(fields[12])
+        return used / _TICKS
 
     @property
     def memory(self) -> float:
@@ -113,7 +113,9 @@ def distribution(name: str, binary: Path, folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def ollama(binary: Path, models: Path, home: Path) -> Iterator[Server]:
+def ollama(
+    binary: Path, models: Path, home: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """A real Ollama over a models folder, which may be a data folder of ours."""
     port = _free_port()
     environ = {
@@ -121,6 +123,7 @@ def ollama(binary: Path, models: Path, home: Path) -> Iterator[Server]:
         "OLLAMA_MODELS": str(models),
         "OLLAMA_HOST": f"127.0.0.1:{port}",
         "OLLAMA_NOPRUNE": "1",
+        **(settings or {}),
     }
     with _running("ollama", port, [str(binary), "serve"], environ) as server:
         yield server
