@@ -292,7 +292,8 @@ def _sweep(layout: Layout, spared: frozenset[str], older_than_ns: int) -> int:
                 continue
             with contextlib.suppress(FileNotFoundError):
                 status = entry.stat(follow_symlinks=False)
-                if status.st_mtime_ns < older_than_ns or entry.name.startswith("trash-"):
+                touched = max(status.st_mtime_ns, status.st_ctime_ns)  # a link's mtime may be old
+                if touched < older_than_ns or entry.name.startswith("trash-"):
                     (layout.arrivals / entry.name).unlink()
                     freed += status.st_size
     return freed

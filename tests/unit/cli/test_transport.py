@@ -8,12 +8,14 @@ import os
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from registry.adapters import fs_clone
+from registry.adapters.import_files import Lender
 from registry.cli.library import opened
 from registry.core.names import ModelName
 from tests.support.place import Place, make
@@ -149,6 +151,25 @@ def _updated(place: Place, name: str) -> int:
             return next(model.updated_at for model in models if model.name.short == name)
 
     return asyncio.run(look())
+
+
+def test_a_sweep_leaves_alone_what_was_just_linked(old: Place, new: Place) -> None:
+    """A link has its file's time of writing, which may be years ago."""
+    path = max((old.data / "blobs").iterdir(), key=lambda path: path.stat().st_size)
+    os.utime(path, (1, 1))
+
+    async def sweep() -> int:
+        async with opened(new.settings) as library:
+            loan = Lender(new.data / "incoming", link=True).lend(path)
+            assert loan is not None
+            await library.store.sweep(frozenset(), time.time_ns() - 3_600 * 10**9)
+            incoming = await library.store.resume(loan.key, loan.size)
+            digest = await incoming.seal()
+            await incoming.discard()
+            assert path.name == digest.file_name
+            return loan.size
+
+    assert asyncio.run(sweep()) == path.stat().st_size
 
 
 def test_a_clone_is_hashed_too(
