@@ -15,7 +15,13 @@ from anyio import CancelScope, to_thread
 
 from registry.core.digest import Digest
 from registry.core.dump import Counts, Item, Summary, decode, encode
-from registry.core.errors import BlobUnknown, DigestMismatch, OperationFailed
+from registry.core.errors import (
+    BlobUnknown,
+    DigestMismatch,
+    OperationFailed,
+    RegistryError,
+    StorageFull,
+)
 from registry.core.events import Done, Events, Status, Transfer
 from registry.ports.backups import BackupPlace, Rows
 from registry.ports.blobs import BlobStore
@@ -128,7 +134,9 @@ class Backup:
                 await self._place.put(digest, self._read(blob))
                 if blob.size >= _TOLD:
                     yield Transfer("saving", digest, blob.size, blob.size)
-            except (BlobUnknown, DigestMismatch) as error:
+            except StorageFull:
+                raise
+            except RegistryError as error:  # one blob cannot be read: the others still can
                 faults.append(str(error))
 
     def _share(self, blob: Blob, link: bool) -> bool:

@@ -93,12 +93,22 @@ async def test_the_backup_before_stays_when_the_next_breaks_off(
     assert list(place.lines(before))
 
 
-async def test_damaged_bytes_are_named_and_the_rest_is_saved(lib: Library, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [(False, r"1 of 3 blobs.*digest mismatch"), (True, r"1 of 3 blobs.*damaged")],
+    ids=["found out now", "found by scrub"],
+)
+async def test_damaged_bytes_are_named_and_the_rest_is_saved(
+    lib: Library, tmp_path: Path, known: bool, said: str
+) -> None:
     largest = max((lib.data / "blobs").iterdir(), key=lambda path: path.stat().st_size)
     content = largest.read_bytes()
     largest.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    if known:
+        digest = Digest.parse(largest.name)
+        await lib.catalog.write(lambda tx: tx.suspect(digest, largest.name, 1))
     work = backup(lib, BackupFolder(tmp_path / "saved"))
-    with pytest.raises(OperationFailed, match=r"1 of 3 blobs.*digest mismatch"):
+    with pytest.raises(OperationFailed, match=said):
         async for _ in work.run(with_blobs=True):
             pass
     assert work.summary is not None
