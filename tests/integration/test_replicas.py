@@ -5,7 +5,10 @@ Each replica knows the folder by a path of its own, so that they have logs of th
 
 import hashlib
 import json
+import os
 import random
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -15,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+import ollama
 import pytest
 
+from tests.integration.test_clients import GGUF, MODULES, SCRIPT
 from tests.support.certificates import Authority
 from tests.support.postgres import PostgresServer
 from tests.support.proxies import PROXIES, Front, program, proxied
-from tests.support.server import Server, free_port, start
+from tests.support.server import Server, free_port, running, start
 from tests.support.stock_clients import (
     OCI,
     OLLAMA,
@@ -114,6 +119,51 @@ def test_stock_clients_push_and_pull_through_both(place: Place) -> None:
         ollama_round_trip(place.folder, place.port, place.authority, some_bytes(3))
     for server in place.replicas:
         assert server.log.read_text().count("/blobs/") > 3, "both had a share of it"
+
+
+def test_what_one_replica_wrote_the_other_reads_at_once(place: Place) -> None:
+    """The Python client; the proxy gives each call to the next replica."""
+    host = f"https://localhost:{place.port}"
+    with ollama.Client(host=host, verify=place.authority.trust()) as client:
+        for turn in range(12):
+            name, child = f"py/tiny{turn}", f"py/child{turn}"
+            digest = client.create_blob(GGUF)
+            made = client.create(name, files={"t.gguf": digest}, stream=True)
+            assert [step.status for step in made][-1] == "success"
+            client.create(child, from_=name, system=f"You are {turn}.")
+            shown = client.show(child)
+            assert shown.modelinfo is not None
+            assert shown.modelfile is not None
+            assert f"You are {turn}." in shown.modelfile
+            client.copy(child, f"{child}:v2")
+            listed = {model.model for model in client.list().models}
+            assert listed == {f"{name}:latest", f"{child}:latest", f"{child}:v2"}
+            for each in (name, child, f"{child}:v2"):
+                client.delete(each)
+                with pytest.raises(ollama.ResponseError, match="not found"):
+                    client.show(each)
+
+
+def test_the_javascript_client_does_every_management_call(place: Place) -> None:
+    node = shutil.which("node")
+    if node is None or not (MODULES / "node_modules").is_dir():
+        pytest.skip("the JavaScript client is not here: test_clients.py installs it")
+    with running(place.folder / "second") as second:
+        environ = {
+            "SERVER": f"https://localhost:{place.port}",
+            "REGISTRY": second.address,
+            "GGUF": str(GGUF),
+            "NODE_PATH": str(MODULES / "node_modules"),
+            "NODE_EXTRA_CA_CERTS": str(place.authority.file),
+        }
+        done = subprocess.run(
+            [node, str(SCRIPT)],
+            env=os.environ | environ,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_replica_that_is_killed_costs_a_request_and_no_byte(place: Place) -> None:
