@@ -27,6 +27,7 @@ from registry.adapters.replica_http import ReplicaWire, own_address
 from registry.adapters.store_marker import ensure_marker
 from registry.adapters.tensors_process import TensorProcesses
 from registry.adapters.tensors_quantizer import Program, Quantizer
+from registry.adapters.tensors_remote import Elsewhere
 from registry.adapters.upstream_http import HttpUpstreams
 from registry.adapters.worker_http import Site
 from registry.adapters.workers_external import External
@@ -124,9 +125,11 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
     models = Models(catalog, store, manifests, housekeeping, clock)
     upstreams = HttpUpstreams(settings)
     sharing = Sharing(catalog, clock)
-    conversions = Conversions(manifests, sharing, _workshop(settings), settings)
     router, ledger = _router(settings.worker), Ledger(catalog, clock)
     router.meter.keep_books(ledger.record)
+    links = _links(settings, router)
+    workshop = Elsewhere(_workshop(settings), links.linked)
+    conversions = Conversions(manifests, sharing, workshop, settings)
     inference = Inference(models)
     generation = Generation(router, settings.worker, Clocks(now=clock))
     pull = Pull(sharing, store, upstreams, manifests, settings)
@@ -160,15 +163,7 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         accounts=Accounts(catalog, settings, clock),
         audit=Audit(catalog, retention, clock),
         tokens=Tokens(catalog, settings.credentials, clock),
-        links=RemoteWorkers(
-            Watch(
-                router.add,
-                router.remove,
-                router.crashed,
-                router.refresh,
-                ensure_marker(settings.data),
-            )
-        ),
+        links=links,
         replicas=Replicas(catalog, router, _own_url(settings), clock),
         courier=ReplicaWire(),
         worker_keys=WorkerKeys(catalog, clock),
@@ -178,6 +173,11 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
 def _router(wanted: WorkerSettings) -> Router:
     limits = QueueLimits(wanted.max_queue, wanted.max_queue_per_model, wanted.queue_s)
     return Router(limits, replicas_max=wanted.replicas_max)
+
+
+def _links(settings: Settings, router: Router) -> RemoteWorkers:
+    marker = ensure_marker(settings.data)
+    return RemoteWorkers(Watch(router.add, router.remove, router.crashed, router.refresh, marker))
 
 
 def _own_url(settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""Files without names: big things on their way that nobody can find, gone when they are closed."""
+"""Files of this machine beside the store: by a path, and without any name."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from registry.adapters.os_errors import os_errors
 from registry.core.errors import StorageFull
@@ -14,20 +14,21 @@ from registry.core.errors import StorageFull
 _PIECE = 1 << 20
 
 
-class Nameless:
-    """Such a file: a `Sink` first, then an `Opened`. A context manager, which closes it."""
+class LocalFile:
+    """A file of this machine as an `Opened`. A context manager, which closes it."""
 
-    def __init__(self, folder: Path, size: int = 0) -> None:
-        """Make one that will have `size` bytes.
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    @classmethod
+    def opened(cls, path: Path) -> Self:
+        """Open one for reading.
 
         Raises:
-            StorageFull: there is no space for them.
+            OperationFailed: it cannot be.
         """
-        if shutil.disk_usage(folder).free < size:
-            raise StorageFull("no space left in the store")
-        self._buffer = bytearray(_PIECE)
         with os_errors():
-            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - we close it
+            return cls(path.open("rb"))
 
     def __enter__(self) -> Self:
         return self
@@ -43,23 +44,6 @@ class Nameless:
     def fileno(self) -> int:
         """Its descriptor."""
         return self._file.fileno()
-
-    # Sink
-
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """See `Sink`."""
-        with os_errors():
-            await asyncio.to_thread(_write_all, self.fileno(), memoryview(data))
-
-    async def borrow(self) -> memoryview:
-        """See `Sink`."""
-        return memoryview(self._buffer)
-
-    async def fill(self, size: int) -> None:
-        """See `Sink`."""
-        await self.write(memoryview(self._buffer)[:size])
-
-    # Opened
 
     async def read(self, start: int, stop: int) -> bytes:
         """See `Opened`."""
@@ -80,6 +64,35 @@ class Nameless:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
+
+
+class Nameless(LocalFile):
+    """A big thing on its way that nobody can find, gone when it is closed. A `Sink` first."""
+
+    def __init__(self, folder: Path, size: int = 0) -> None:
+        """Make one that will have `size` bytes.
+
+        Raises:
+            StorageFull: there is no space for them.
+        """
+        if shutil.disk_usage(folder).free < size:
+            raise StorageFull("no space left in the store")
+        self._buffer = bytearray(_PIECE)
+        with os_errors():
+            super().__init__(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 - we close it
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """See `Sink`."""
+        with os_errors():
+            await asyncio.to_thread(_write_all, self.fileno(), memoryview(data))
+
+    async def borrow(self) -> memoryview:
+        """See `Sink`."""
+        return memoryview(self._buffer)
+
+    async def fill(self, size: int) -> None:
+        """See `Sink`."""
+        await self.write(memoryview(self._buffer)[:size])
 
 
 def _write_all(descriptor: int, data: memoryview) -> None:

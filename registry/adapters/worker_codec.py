@@ -21,6 +21,7 @@ from registry.core.errors import (
     RequestInvalid,
     StorageFull,
     Unavailable,
+    Unsupported,
     WorkerFailed,
     WorkerLost,
 )
@@ -51,6 +52,7 @@ _KINDS: Final[dict[str, type[RegistryError]]] = {
         RequestInvalid,
         StorageFull,
         Unavailable,
+        Unsupported,
         WorkerFailed,
         WorkerLost,
     )

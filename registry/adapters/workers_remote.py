@@ -12,7 +12,7 @@ import contextlib
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -108,6 +108,10 @@ class RemoteWorkers:
         worker = self._workers.pop(name, None)
         if worker is not None:
             worker.lose()
+
+    def linked(self) -> "list[RemoteWorker]":
+        """Those that can be reached now."""
+        return [worker for worker in self._workers.values() if worker.facts().reachable]
 
     def leave(self) -> None:
         """End each line as soon as nothing runs behind it: this process stops.
@@ -304,6 +308,11 @@ class RemoteWorker:
     async def unload(self, model: Digest) -> None:
         """See the port."""
         await self._ask("POST", "/unload", orjson.dumps({"model": str(model)}))
+
+    async def make(self, order: bytes, digests: Sequence[Digest]) -> LinkReply:
+        """Have work on tensors done; see `Maker` of `tensors_remote.py`."""
+        self.let_read(digests)
+        return await self._ask("POST", "/tensors", order)
 
     async def close(self) -> None:
         """End the link."""

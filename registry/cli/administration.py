@@ -20,8 +20,8 @@ from registry.services.accounts import Accounts
 from registry.services.audit import Audit
 from registry.services.fleet import Fleet
 from registry.services.job_desk import JobDesk
-from registry.services.signing_keys import SigningKeys
 from registry.services.sharing import Sharing
+from registry.services.signing_keys import SigningKeys
 from registry.services.tokens import Tokens
 from registry.services.usage import Ledger
 from registry.services.worker_keys import WorkerKeys
@@ -83,7 +83,7 @@ def run(
 async def _run(
     settings: Settings, work: Callable[[Administration], Awaitable[T]], deed: Deed | None
 ) -> T:
-    catalog = open_catalog(settings.database_url, settings.sqlite_path)
+    catalog = open_catalog(settings.database_url, settings.sqlite_path, settings.database)
     accounts = Accounts(catalog, settings, time.time_ns)
     audit = Audit(catalog, settings.retention, time.time_ns)
     result = "done"

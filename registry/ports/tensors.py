@@ -12,7 +12,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from registry.core.digest import Digest
 from registry.ports.blobs import Opened, Sink
+
+Kind = Literal["gguf", "checkpoint", "adapter", "quantized"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +26,16 @@ class TensorJob:
     file, or the shards of one model in order. `target` is a type of `core/quantize`, empty if the
     tensors stay as they are; `canonical` gives a file that is only copied the order of a quantized
     one. `options` are the kind's own, plain JSON. Of kind `quantized` are two files, the second
-    made of the first by another program: it comes out if it is what was planned.
+    made of the first by another program: it comes out if it is what was planned. `digests` are
+    those of the files: by them another machine gets them.
     """
 
-    kind: Literal["gguf", "checkpoint", "adapter", "quantized"]
+    kind: Kind
     files: Sequence[tuple[str, Opened]]
     target: str = ""
     canonical: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    digests: Sequence[Digest] = ()
 
 
 class Making(Protocol):

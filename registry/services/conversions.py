@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from anyio import CancelScope
 
@@ -22,7 +22,7 @@ from registry.core.errors import BlobUnknown, GgufInvalid, OperationFailed, TooL
 from registry.core.facts import Facts
 from registry.ports.blobs import Incoming, Opened
 from registry.ports.catalog import Blob, Freed, Transaction
-from registry.ports.tensors import TensorJob, TensorWorkshop
+from registry.ports.tensors import Kind, TensorJob, TensorWorkshop
 from registry.services.efforts import Asking, Effort, Progress, What
 from registry.services.gguf_facts import read_facts
 from registry.services.manifests import Manifests
@@ -38,7 +38,7 @@ _LEASE_NS = 86_400 * 10**9
 class Order:
     """What is to be made; equal orders make equal bytes. See `TensorJob` for the fields."""
 
-    kind: Literal["gguf", "checkpoint", "adapter"]
+    kind: Kind
     files: tuple[tuple[str, Digest], ...]
     target: str = ""
     canonical: bool = False
@@ -156,7 +156,10 @@ class Conversions:
                 (name, await stack.enter_async_context(await self._store.open(key)))
                 for name, key in await self._keys(order)
             ]
-            job = TensorJob(order.kind, files, order.target, order.canonical, order.plain_options)
+            digests = [digest for _, digest in order.files]
+            job = TensorJob(
+                order.kind, files, order.target, order.canonical, order.plain_options, digests
+            )
             making = await stack.enter_async_context(self._workshop.begin(job))
             effort.look = lambda: Progress(making.done, making.total, making.level)
             if making.size > self._limit:

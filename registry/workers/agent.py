@@ -34,6 +34,7 @@ from registry.core.errors import RegistryError, RequestInvalid, UpstreamFailed, 
 from registry.ports.workers import Crash, Worker
 from registry.workers.cache import BlobCache
 from registry.workers.library import Library, LinkRefused
+from registry.workers.tensors import TensorJobs
 
 _BEAT_S = 5.0
 _LOOK_S = 0.5
@@ -57,8 +58,14 @@ class Agent:
     """Links a node to a library until `stop`."""
 
     def __init__(
-        self, node: Worker, library: Library, cache: BlobCache, keep_alive_s: float | None
+        self,
+        node: Worker,
+        library: Library,
+        cache: BlobCache,
+        keep_alive_s: float | None,
+        tensors: TensorJobs | None = None,
     ) -> None:
+        self._tensors = tensors
         self._node = node
         self._keep_alive_s = keep_alive_s
         self._library = library
@@ -192,6 +199,9 @@ class Agent:
                 if path.startswith("/runner/"):
                     await self._pass_on(call_id, method, path, told.get("body"))
                     return
+                if path == "/tensors" and self._tensors is not None:
+                    await self._work(call_id, self._tensors, told.get("body"))
+                    return
                 head = await self._do(call_id, path, told.get("body"))
             except RegistryError as error:
                 head = {"error": error_json(error)}
@@ -269,6 +279,14 @@ class Agent:
             await self._library.answer(call_id, _framed({"status": reply.status}, reply.chunks()))
         finally:
             await reply.close()
+
+    async def _work(self, call_id: str, tensors: TensorJobs, body: Any) -> None:
+        """A job on tensors, answered with what comes of it."""
+        async with tensors.begin(body if isinstance(body, dict) else {}) as (head, made):
+            call = self._calls.get(call_id)
+            if call is not None:
+                call.began = True
+            await self._library.answer(call_id, _framed(head, made))
 
     # --- leases
 

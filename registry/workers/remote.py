@@ -19,6 +19,7 @@ from typing import IO
 
 import structlog
 
+from registry.adapters.tensors_process import TensorProcesses
 from registry.core.digest import Digest
 from registry.core.errors import CannotRun, DigestInvalid, OperationFailed
 from registry.ports.workers import WorkerFacts
@@ -29,7 +30,9 @@ from registry.workers.engine import find_engine
 from registry.workers.library import Library
 from registry.workers.library import check_url as check_url
 from registry.workers.links import Links
+from registry.workers.machine import cores
 from registry.workers.node import Node, NodeConfig
+from registry.workers.tensors import TensorJobs
 from registry.workers.transfer import Source
 
 _NOT_NAME = re.compile(r"[^a-z0-9-]+")
@@ -95,9 +98,14 @@ async def serve(post: Post, settings: Settings, ready: Callable[[str], None]) ->
             )
         )
 
+        wanted = settings.conversion
+        tensors = TensorJobs(
+            TensorProcesses(folder, wanted.threads or cores(), wanted.memory_bytes), cache
+        )
+
         def agent(replica: str) -> tuple[Agent, Library]:
             there = library.at(replica)
-            return Agent(nodes[0], there, cache, settings.worker.keep_alive_s), there
+            return Agent(nodes[0], there, cache, settings.worker.keep_alive_s, tensors), there
 
         links.append(Links(library, agent))
         ready(name)
