@@ -7,6 +7,7 @@ import pytest
 from registry.workers.engine import find_engine
 from tests.support import postgres as servers
 from tests.support import s3 as s3_servers
+from tests.support.backends import BACKENDS, CHOSEN
 from tests.support.postgres import PostgresServer
 from tests.support.s3 import S3Server
 from tests.support.syncs import Syncs
@@ -38,6 +39,14 @@ def s3() -> Iterator[S3Server]:
         yield server
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _backends() -> Iterator[None]:
+    """What the tests of services run on: see `tests/support/backends.py`."""
+    BACKENDS.start()
+    yield
+    BACKENDS.stop()
+
+
 @pytest.fixture
 def syncs(monkeypatch: pytest.MonkeyPatch) -> Syncs:
     """Records what is synced from here on."""
@@ -45,7 +54,11 @@ def syncs(monkeypatch: pytest.MonkeyPatch) -> Syncs:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the real engine need it."""
+    """Tests of the real engine need it; those of a folder one."""
+    if "s3" in CHOSEN:
+        for item in items:
+            if item.get_closest_marker("folder"):
+                item.add_marker(pytest.mark.skip(reason="of blobs in a folder alone"))
     engine = find_engine("xllamacpp")
     if engine.problem:
         for item in items:

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry.adapters import migrate
-from registry.adapters.blobs_fs import FileBlobStore
-from registry.adapters.catalog_sql import open_catalog, resolve
-from registry.adapters.models_folder import FolderOnDisk
 from registry.adapters.tensors_process import TensorProcesses
 from registry.core.digest import Digest
 from registry.core.events import Event, Events
 from registry.core.layering import Recipe
 from registry.core.names import ModelName
+from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog
 from registry.ports.tensors import TensorWorkshop
 from registry.services.adoption import Adoption
@@ -30,6 +27,7 @@ from registry.services.models import Models
 from registry.services.sharing import Sharing
 from registry.settings import Retention, Settings
 from registry.web.answers import rfc3339
+from tests.support.backends import BACKENDS
 from tests.support.gguf import SMALLEST
 
 DAY_NS = 86_400 * 10**9
@@ -67,7 +65,7 @@ class Library:
 
     data: Path
     catalog: Catalog
-    store: FileBlobStore
+    store: BlobStore
     clock: Clock
     housekeeping: Housekeeping
     adoption: Adoption
@@ -134,11 +132,9 @@ async def library(
     """A library in an empty folder (or one that is there already)."""
     data.mkdir(parents=True, exist_ok=True)
     retention, clock, pulls = retention or Retention(), Clock(), Pulls()
-    url = resolve("", data / "registry.db")
-    migrate.upgrade(url)
-    catalog = open_catalog("", data / "registry.db")
-    store = FileBlobStore(data)
-    folder = FolderOnDisk(data)
+    catalog = BACKENDS.catalog(data)
+    store = BACKENDS.store(data)
+    folder = BACKENDS.tags(store, data)
     housekeeping = Housekeeping(catalog, store, folder, retention, clock)
     manifests = Manifests(catalog, store, housekeeping, clock)
     models = Models(catalog, store, manifests, housekeeping, clock)

@@ -5,9 +5,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 
-from registry.adapters import migrate
-from registry.adapters.blobs_fs import FileBlobStore
-from registry.adapters.catalog_sql import open_catalog, resolve
+from registry.adapters.blobs_s3 import S3BlobStore
 from registry.core.digest import Digest
 from registry.core.errors import BlobUnknown
 from registry.core.events import Event, Events, Transfer
@@ -21,6 +19,7 @@ from registry.services.push import Push
 from registry.services.rights import FREE, TagGuard
 from registry.services.sharing import Sharing
 from registry.settings import Settings
+from tests.support.backends import BACKENDS, leftovers
 from tests.support.upstream import MemoryRegistry
 
 NAME = ModelName.parse("other.example/a/b:v1")
@@ -34,9 +33,8 @@ class Place:
         self.folder = folder
         self.registry = registry
         self.now = 1_760_000_000 * 10**9
-        migrate.upgrade(resolve("", folder / "registry.db"))
-        self.catalog = open_catalog("", folder / "registry.db")
-        self.store = FileBlobStore(folder / "data")
+        self.catalog = BACKENDS.catalog(folder)
+        self.store = BACKENDS.store(folder / "data")
         knobs = {"streams": 4, "part_bytes": 1 << 20, "retries": 2, **upstream}
         self.settings = Settings.load({}, data=folder, upstream=knobs)
         self.adopted: list[tuple[ModelName, bytes, str]] = []
@@ -87,6 +85,8 @@ class Place:
 
     def incoming(self) -> list[Path]:
         """Files of bytes on their way."""
+        if isinstance(self.store, S3BlobStore):
+            return [Path(key) for key in leftovers(self.store.bucket)]
         return [path for path in (self.folder / "data" / "incoming").rglob("*") if path.is_file()]
 
 

@@ -4,9 +4,8 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from registry.adapters import migrate
 from registry.adapters.blobs_fs import FileBlobStore
-from registry.adapters.catalog_sql import open_catalog, resolve
+from registry.adapters.blobs_s3 import S3BlobStore
 from registry.core.digest import Digest
 from registry.core.errors import SizeInvalid, StorageFull
 from registry.core.names import RepositoryName
@@ -15,6 +14,7 @@ from registry.ports.catalog import Catalog
 from registry.ports.transfers import Upload
 from registry.services.blobs import Blobs, Lives
 from registry.services.uploads import NS, Chunk, UploadLimits, Uploads
+from tests.support.backends import BACKENDS, leftovers
 
 NAME = RepositoryName.parse("team/Llama")
 OTHER = RepositoryName.parse("team/other")
@@ -77,18 +77,36 @@ class SmallStore(FileBlobStore):
         return await super().resume(key, size, sparse=sparse)
 
 
+class SmallBucket(S3BlobStore):
+    """An object store whose quota can be used up."""
+
+    full = False
+
+    async def create(self, size_hint: int | None = None) -> Incoming:
+        if self.full:
+            raise StorageFull("no space left")
+        return await super().create(size_hint)
+
+    async def resume(self, key: str, size: int, *, sparse: bool = False) -> Incoming:
+        if self.full:
+            raise StorageFull("no space left")
+        return await super().resume(key, size, sparse=sparse)
+
+
 class World:
     """A store and a catalog on disk, with a clock of our own; `restart` is a new process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.now = 1_760_000_000 * NS
-        migrate.upgrade(resolve("", folder / "registry.db"))
         self.start()
 
     def start(self, limits: UploadLimits | None = None) -> None:
-        self.catalog: Catalog = open_catalog("", self.folder / "registry.db")
-        self.store = SmallStore(self.folder / "data")
+        self.catalog: Catalog = BACKENDS.catalog(self.folder)
+        self.bucket = BACKENDS.bucket(self.folder / "data")
+        self.store: SmallStore | SmallBucket = (
+            SmallBucket(self.bucket) if self.bucket else SmallStore(self.folder / "data")
+        )
         self.blobs = Blobs(self.catalog, self.store, Lives(), lambda: self.now)
         self.uploads = Uploads(self.blobs, limits)
 
@@ -113,5 +131,7 @@ class World:
 
     def leftovers(self) -> list[str]:
         """Files that are no blob of ours, and not the one whose bytes stand for turns."""
+        if self.bucket is not None:
+            return leftovers(self.bucket)
         files = [path for path in (self.folder / "data").glob("*/*") if path.is_file()]
         return [path.name for path in files if path.name != DIGEST.file_name]

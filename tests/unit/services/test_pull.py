@@ -417,6 +417,7 @@ async def test_the_file_of_a_process_that_may_still_write_it_is_left_alone(
     (file,) = frozen.incoming()
     before = file.read_bytes()
     turn = await frozen.store.turn(f"fetch {DIGEST}")
+    assert turn is not None
     monkeypatch.setattr("registry.adapters.fs_turns.WAIT_S", 0.05)
     registry.served = 0
     place = open_place()

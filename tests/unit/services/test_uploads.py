@@ -224,7 +224,8 @@ async def test_sessions_expire_a_day_after_their_last_data(world: World, restart
         await world.restart()
     assert await world.uploads.sweep() == 1
     assert await world.uploads.sweep() == 0
-    assert len(world.leftovers()) == 1
+    # of an object store two: what the row stood at before is kept until it has moved
+    assert len(world.leftovers()) == (2 if world.bucket else 1)
     await world.uploads.finish(NAME, busy, DIGEST)
     assert world.leftovers() == []
 
@@ -390,6 +391,7 @@ async def test_idle_sessions_are_closed_and_go_on(world: World) -> None:
     assert world.leftovers() == []
 
 
+@pytest.mark.folder
 @pytest.mark.parametrize("same", [True, False])
 async def test_a_replica_ends_a_silent_request_for_the_newer_one_of_another(
     world: World, same: bool
@@ -409,6 +411,7 @@ async def test_a_replica_ends_a_silent_request_for_the_newer_one_of_another(
     await replica.stop()
 
 
+@pytest.mark.folder
 @pytest.mark.parametrize("same", [True, False])
 async def test_of_two_replicas_that_receive_the_same_chunk_the_first_wins(
     world: World, same: bool
@@ -460,6 +463,7 @@ async def test_requests_of_a_session_go_to_replicas_in_turn(world: World) -> Non
     await replica.stop()
 
 
+@pytest.mark.folder
 async def test_a_session_that_another_replica_cancelled_is_gone(world: World) -> None:
     world.uploads._live = LiveSessions(world.store.turn, patience_s=0.05)
     session, body = await world.begin(), Slow(DATA)

@@ -1,0 +1,95 @@
+"""What the tests of services run on: SQLite and a folder, or Postgres and an object store.
+
+`REGISTRY_TEST_ON=postgres,s3` (either or both) chooses the others, for a whole run.
+"""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+from registry.adapters import migrate
+from registry.adapters.blobs_fs import FileBlobStore
+from registry.adapters.blobs_s3 import S3BlobStore
+from registry.adapters.catalog_sql import open_catalog, resolve
+from registry.adapters.models_folder import FolderOnDisk
+from registry.adapters.s3_client import S3Bucket
+from registry.adapters.s3_folder import FolderInS3
+from registry.ports.catalog import Catalog
+from registry.ports.folder import ModelsFolder
+from tests.support import postgres, s3
+from tests.support.postgres import PostgresServer
+from tests.support.s3 import S3Server
+
+CHOSEN = frozenset(filter(None, os.environ.get("REGISTRY_TEST_ON", "").split(",")))
+
+
+class Backends:
+    """Databases and buckets by the folder that a test has for its files."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._postgres: PostgresServer | None = None
+        self._s3: S3Server | None = None
+        self._databases: dict[Path, str] = {}
+        self._buckets: dict[Path, str] = {}
+
+    def start(self) -> None:
+        """Start the servers that were chosen; fails where one is not installed."""
+        if "postgres" in CHOSEN:
+            tools = postgres.binaries()
+            assert tools is not None, "Postgres is not installed here"
+            self._postgres = self._stack.enter_context(postgres.running(tools))
+        if "s3" in CHOSEN:
+            program = s3.binary()
+            assert program is not None, "versitygw is not installed here"
+            self._s3 = self._stack.enter_context(s3.running(program))
+
+    def stop(self) -> None:
+        """Stop them."""
+        self._stack.close()
+
+    def catalog(self, folder: Path) -> Catalog:
+        """The catalog of a folder, made if it is not there."""
+        url = ""
+        if self._postgres is not None:
+            if folder not in self._databases:
+                database = self._stack.enter_context(self._postgres.database())
+                self._databases[folder] = database
+            url = self._databases[folder]
+        migrate.upgrade(resolve(url, folder / "registry.db"))
+        return open_catalog(url, folder / "registry.db")
+
+    def bucket(self, folder: Path) -> S3Bucket | None:
+        """The bucket of a folder; None if blobs are files."""
+        if self._s3 is None:
+            return None
+        if folder not in self._buckets:
+            self._buckets[folder] = self._s3.bucket()
+        return self._s3.open(self._buckets[folder])
+
+    def store(self, folder: Path) -> FileBlobStore | S3BlobStore:
+        """The blob store of a folder."""
+        bucket = self.bucket(folder)
+        return FileBlobStore(folder) if bucket is None else S3BlobStore(bucket)
+
+    def tags(self, store: FileBlobStore | S3BlobStore, folder: Path) -> ModelsFolder:
+        """Where the tags of a folder are published."""
+        if isinstance(store, FileBlobStore):
+            return FolderOnDisk(folder)
+        return FolderInS3(store.bucket, store.run_all)
+
+
+def leftovers(bucket: S3Bucket) -> list[str]:
+    """What is on its way into a bucket; waits a moment for what is being deleted."""
+    for _ in range(40):
+        found = [item["Key"] for item in bucket.listed(bucket.path("incoming", ""))]
+        page = bucket.call("list_multipart_uploads", Prefix=bucket.prefix)
+        found += [item["Key"] for item in page.get("Uploads", [])]
+        if not found:
+            break
+        time.sleep(0.05)
+    return found
+
+
+BACKENDS = Backends()
