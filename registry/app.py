@@ -23,6 +23,7 @@ from registry.adapters import migrate
 from registry.adapters.blobs_fs import FileBlobStore
 from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.adapters.models_folder import FolderOnDisk
+from registry.adapters.own_process import is_gone, own_name
 from registry.adapters.replica_http import ReplicaWire, own_address
 from registry.adapters.store_marker import ensure_marker
 from registry.adapters.tensors_process import TensorProcesses
@@ -50,6 +51,7 @@ from registry.services.blobs import Blobs, Lives
 from registry.services.conversions import Conversions
 from registry.services.create import Create
 from registry.services.direct import DirectUploads
+from registry.services.efforts import Process
 from registry.services.fleet import Fleet
 from registry.services.generation import Clocks, Generation
 from registry.services.housekeeping import Housekeeping
@@ -124,7 +126,7 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
     manifests = Manifests(catalog, store, housekeeping, clock)
     models = Models(catalog, store, manifests, housekeeping, clock)
     upstreams = HttpUpstreams(settings)
-    sharing = Sharing(catalog, clock)
+    sharing = Sharing(catalog, clock, process=Process(own_name(), is_gone))
     router, ledger = _router(settings.worker), Ledger(catalog, clock)
     router.meter.keep_books(ledger.record)
     links = _links(settings, router)

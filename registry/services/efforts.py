@@ -1,6 +1,7 @@
 """Shared work: what it is, who asks for it, how it is done. See `sharing.py`."""
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -22,6 +23,14 @@ class Pace:
 
 
 PACE = Pace()
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that shares work. `is_gone` tells of the names of others whether it is certain."""
+
+    name: str = field(default_factory=lambda: secrets.token_hex(8))
+    is_gone: Callable[[str], bool] = lambda name: False
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,12 +86,16 @@ class JobDesk:
         jobs = await self._catalog.read(lambda tx: tx.jobs_under_way())
         for job in jobs:
             if self._sharing.errand(job) is None:
-                age_s = self._sharing.age_s(job)
-                if age_s >= self._sharing.pace.closed_s:
-                    await self._catalog.write(partial(self._close_lost, job))
+                is_late = self._sharing.age_s(job) >= self._sharing.pace.closed_s
+                if is_late or self._sharing.is_gone(job):
+                    await self._catalog.write(partial(self._close_lost, job, is_late))
 
-    def _close_lost(self, job: Job, tx: Transaction) -> None:
+    def _close_lost(self, job: Job, is_late: bool, tx: Transaction) -> None:
+        """Close a job; while that is early, only one that no other process waits for."""
         now = tx.job(job.id)
+        is_awaited = any(asker.process != job.owner for asker in tx.askers(job.id))
+        if is_awaited and not is_late:
+            return
         if now is not None and not now.finished_at and now.beat == job.beat:
             tx.put_job(replace(now, state="failed", error=LOST, finished_at=self._sharing.clock()))
 

@@ -29,6 +29,7 @@ from registry.services.efforts import (
     Effort,
     Errand,
     Pace,
+    Process,
     Progress,
     What,
     Work,
@@ -131,11 +132,17 @@ class Sharing:
     """The work of this process, and its view of that of others. `clock` gives nanoseconds."""
 
     def __init__(
-        self, catalog: Catalog, clock: Callable[[], int] = time.time_ns, pace: Pace = PACE
+        self,
+        catalog: Catalog,
+        clock: Callable[[], int] = time.time_ns,
+        pace: Pace = PACE,
+        process: Process | None = None,
     ) -> None:
         self.catalog = catalog
         self.clock = clock
-        self.process = secrets.token_hex(8)
+        found = process or Process()
+        self.process = found.name
+        self._is_gone = found.is_gone
         self.pulses = Pulses()
         self.pace = pace
         self._errands: dict[str, Errand] = {}  # by key
@@ -339,10 +346,14 @@ class Sharing:
         """For how long the owner of a job gave no sign of life."""
         return self.pulses.age_s(job.id, (job.owner, job.beat), time.monotonic())
 
+    def is_gone(self, job: Job) -> bool:
+        """Whether its owner is known to have ended."""
+        return job.owner != self.process and self._is_gone(job.owner)
+
     async def take_over(self, share: Share) -> None:
         """Do another process's job here if that is dead, or has let go of it."""
         job = share.job
-        if job.owner and self.age_s(job) < self.pace.dead_s:
+        if job.owner and not self.is_gone(job) and self.age_s(job) < self.pace.dead_s:
             return
 
         def work(tx: Transaction) -> Job | None:

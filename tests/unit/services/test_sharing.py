@@ -21,6 +21,7 @@ from registry.core.errors import (
 )
 from registry.ports.catalog import Catalog, Transaction
 from registry.ports.jobs import Job
+from registry.services import efforts
 from registry.services.efforts import Asking, Effort, Pace, Progress, What
 from registry.services.job_desk import JobDesk
 from registry.services.sharing import Share, Sharing
@@ -433,3 +434,33 @@ async def test_who_leaves_while_the_database_is_away_is_taken_off_later(one: Pro
     unsteady.is_away = False
     job = await until(one, "cancelled")
     assert replace(job, beat=0, state="running", finished_at=0, error="").owner
+
+
+class TestOwnersThatAreGone:
+    """Of a process of the same machine it is known at once that it has ended."""
+
+    @pytest.fixture
+    async def survivor(self, one: Process, tmp_path: Path) -> AsyncIterator[Process]:
+        async with process(tmp_path) as made:
+            known = efforts.Process(is_gone=lambda name: name == one.sharing.process)
+            pace = Pace(beat_s=0.02, dead_s=60, closed_s=60)
+            made.sharing = Sharing(made.catalog, lambda: 7, pace, known)
+            made.desk = JobDesk(made.sharing)
+            yield made
+
+    async def test_their_work_is_taken_over_at_once(self, one: Process, survivor: Process) -> None:
+        survivor.task.go_on.set()
+        async with one.sharing.join(WHAT, Asking("h"), one.task):
+            await one.die()
+            async with survivor.sharing.join(WHAT, Asking("i"), survivor.task) as share:
+                watching = asyncio.create_task(survivor.desk.watch())
+                async with asyncio.timeout(5):
+                    assert await result(share) == "made"
+                watching.cancel()
+
+    async def test_their_rows_are_closed_at_once(self, one: Process, survivor: Process) -> None:
+        async with one.sharing.join(WHAT, Asking("h"), one.task):
+            await one.die()
+            watching = asyncio.create_task(survivor.desk.watch())
+            assert "went away" in (await until(survivor, "failed")).error
+            watching.cancel()
