@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from registry import logs
 from registry.adapters.catalog_sql import resolve
 from registry.cli.administration import Deed, entry_of, system_user
 from registry.cli.client import Report
@@ -52,6 +53,7 @@ def keep(
 async def _keep(
     settings: Settings, work: Callable[[Services], Awaitable[T]], deed: Deed | None
 ) -> T:
+    logs.configure("error", json=False)  # warnings are told as events; never on standard output
     async with opened(settings) as services:
         result = "done"
         try:

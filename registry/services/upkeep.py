@@ -76,6 +76,6 @@ def source(upstreams: Upstreams, workshop: Workshop, url: str) -> Fetch:
     async def fetch(name: RepositoryName, digest: Digest, size: int) -> None:
         there = replace(name.model_name("latest"), host=parts.netloc)
         upstream = upstreams.open(there, insecure=parts.scheme == "http")
-        await Download(workshop, upstream, digest, size, set()).run()
+        await Download(workshop, upstream, digest, size, lambda tx: ()).run()
 
     return fetch
