@@ -6,12 +6,14 @@ brought up to date. What belongs to processes that ran at the time is left out.
 """
 
 import sqlite3
+import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from sqlalchemy import (
     Boolean,
     Connection,
@@ -28,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from registry.adapters import migrate
+from registry.adapters import migrate, postgres
 from registry.core import dump
 from registry.core.errors import Conflict, OperationFailed, Unavailable
 
@@ -39,6 +41,8 @@ PASSING = frozenset(
 _BATCH = 1_000
 _CONTENT = ("account", "blob", "repository")
 _IN_USE = "the database is in use: stop the server first"
+_LEAVING_S = 3.0
+_PAUSE_S = 0.1
 _OTHERS = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
     "AND application_name = 'registry' AND pid <> pg_backend_pid()"
@@ -76,16 +80,13 @@ class DatabaseRows:
 
     def check(self, schema: str, *, force: bool) -> None:
         """See `Rows`."""
-        if not self._is_postgres:
-            _refuse_users_of_file(self._url)
+        self._refuse_users()
         with migrate.locked(self._url) as connection:
             self._check(connection, schema, force)
 
     def _check(self, connection: Connection, schema: str, force: bool) -> None:
         standing = migrate.schema(connection)
         standing.steps(schema)  # raises if this version does not know one of the two
-        if self._is_postgres and connection.scalar(text(_OTHERS)):
-            raise Conflict(_IN_USE)
         if not force and standing.current and _has_content(connection):
             raise Conflict(
                 "there is a library in the database already; with --force it is replaced"
@@ -93,8 +94,7 @@ class DatabaseRows:
 
     def load(self, schema: str, items: Iterable[dump.Item], *, force: bool) -> None:
         """See `Rows`."""
-        if not self._is_postgres:
-            _refuse_users_of_file(self._url)
+        self._refuse_users()
         with migrate.locked(self._url) as connection:
             self._check(connection, schema, force)
             migrate.bring(connection, "base")
@@ -105,6 +105,17 @@ class DatabaseRows:
                     raise OperationFailed(f"the backup has a table {name!r} that is none of ours")
                 self._fill(connection, tables[name], group)
             migrate.bring(connection, "head")
+
+    def _refuse_users(self) -> None:
+        """Make sure that no server uses the database.
+
+        Raises:
+            Conflict: one does.
+        """
+        if self._is_postgres:
+            _refuse_users_of_server(self._url)
+        else:
+            _refuse_users_of_file(self._url)
 
     def _fill(self, connection: Connection, table: Table, items: Iterable[dump.Item]) -> None:
         batch: list[dict[str, Any]] = []
@@ -193,6 +204,19 @@ def _has_content(connection: Connection) -> bool:
         for name in _CONTENT
         if name in here
     )
+
+
+def _refuse_users_of_server(url: URL) -> None:
+    """Those who have just gone may be listed for a moment."""
+    deadline = time.monotonic() + _LEAVING_S
+    try:
+        with closing(postgres.connect(url, _LEAVING_S)) as connection:
+            while connection.execute(_OTHERS).fetchall() != [(0,)]:
+                if time.monotonic() > deadline:
+                    raise Conflict(_IN_USE)
+                time.sleep(_PAUSE_S)
+    except psycopg.Error as error:
+        raise postgres.translated(error) from error
 
 
 def _refuse_users_of_file(url: URL) -> None:

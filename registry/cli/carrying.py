@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from registry.adapters.export_files import ExportArchive, ExportFolder
 from registry.adapters.import_files import Lender, OciLayout, OllamaFolder
+from registry.cli.administration import Deed
 from registry.cli.client import Client, server_url
 from registry.cli.examination import rebuild
 from registry.cli.library import drawn, opened
@@ -22,6 +23,7 @@ from registry.services.importing import Import, Wanted
 from registry.settings import Settings
 
 _SCHEME = "registry://"
+_MAX_TARGET = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,16 @@ def import_models(settings: Settings, source: str, order: Order) -> int:
 
 
 async def _from_files(settings: Settings, path: Path, order: Order) -> int:
-    async with opened(settings) as services:
+    async with opened(settings, _deed(order)) as services:
         with closing(_source(settings, path, order)) as source:
             limit = settings.limits.blob_bytes
             work = Import(services.blobs, services.manifests, source, limit)
             await drawn(work.run(Wanted(order.names, order.rename, order.replace)))
         return len(work.taken)
+
+
+def _deed(order: Order) -> Deed:
+    return Deed("import", ", ".join(order.names)[:_MAX_TARGET] or "every model")
 
 
 def _source(settings: Settings, path: Path, order: Order) -> Source:
@@ -124,7 +130,7 @@ async def _pull(
 ) -> int:
     """Pull each of the first names, and call it by the second, or as it is without its host."""
     faults = 0
-    async with opened(settings) as services:
+    async with opened(settings, _deed(order)) as services:
         for remote, name in pairs:
             local = name or ModelName(DEFAULT_HOST, remote.namespace, remote.model, remote.tag)
             try:
@@ -178,7 +184,8 @@ def export_models(settings: Settings, to: Path, names: list[ModelName], form: Fo
     to = to.absolute()
 
     async def work() -> None:
-        async with opened(settings) as services:
+        target = ", ".join(name.short for name in names)[:_MAX_TARGET] or "every model"
+        async with opened(settings, Deed("export", target)) as services:
             await drawn(Export(services.blobs, _target(to, form)).run(names, form))
 
     asyncio.run(work())

@@ -11,10 +11,11 @@ from registry.adapters.backup_folder import BackupFolder
 from registry.adapters.catalog_sql import resolve
 from registry.adapters.database_rows import DatabaseRows
 from registry.app import build, prepare
+from registry.cli.administration import Deed, entry_of
 from registry.cli.client import Report
 from registry.cli.render import Board
 from registry.core.dump import Summary
-from registry.core.errors import OperationFailed
+from registry.core.errors import OperationFailed, RegistryError
 from registry.core.events import Advance, Event, Events, Transfer
 from registry.services import Services
 from registry.services.backup import Backup, Restore
@@ -22,17 +23,25 @@ from registry.settings import Settings
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Services]:
+async def opened(settings: Settings, deed: Deed | None = None) -> AsyncIterator[Services]:
     """The services of a library; its schema is brought up to date first.
+
+    `deed`, if there is one, goes into the audit with what came of it.
 
     Raises:
         RegistryError: the database or the store cannot be used.
     """
     prepare(settings)
     services = build(settings)
+    result = "done"
     try:
         yield services
+    except RegistryError as error:
+        result = f"failed: {error}"
+        raise
     finally:
+        if deed is not None:
+            services.audit.record(entry_of(deed, result))
         await services.housekeeping.finish()
         await services.accounts.close()
         await services.audit.close()
@@ -74,7 +83,8 @@ def backup(settings: Settings, folder: Path, *, with_blobs: bool, link: bool) ->
         )
 
     async def work() -> Summary:
-        async with opened(settings) as services:
+        deed = Deed("backup", "with bytes" if with_blobs else "without bytes")
+        async with opened(settings, deed) as services:
             saving = Backup(services.blobs, rows_of(settings), BackupFolder(folder), __version__)
             await drawn(saving.run(with_blobs=with_blobs, link=link))
             assert saving.summary is not None
@@ -99,7 +109,7 @@ def restore(settings: Settings, folder: Path, *, force: bool, verify: bool) -> t
         return work.copied
 
     async def tags() -> int:
-        async with opened(settings) as services:
+        async with opened(settings, Deed("restore", "")) as services:
             return await services.adoption.publish()
 
     return asyncio.run(bytes_and_rows()), asyncio.run(tags())

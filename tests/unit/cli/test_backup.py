@@ -78,6 +78,8 @@ def test_what_was_saved_is_there_again(places: tuple[Place, Place], tmp_path: Pa
     assert new.run("user add bob --no-password").exit_code == 0  # numbers go on after the old ones
     assert new.accounts() == ["alice", "bob"]
     assert new.run("migrate --check").exit_code == 0
+    deeds = json.loads(new.run("audit --json").stdout)
+    assert [deed["action"] for deed in deeds] == ["add account", "restore"]
 
 
 @pytest.fixture

@@ -61,6 +61,8 @@ def test_what_goes_out_comes_in_again(
     assert new.models() == old.models()
     assert tree(new.data / "manifests") == tree(old.data / "manifests")
     assert tree(new.data / "blobs") == tree(old.data / "blobs")
+    (deed,) = json.loads(new.run("audit --json").stdout)
+    assert (deed["action"], deed["target"], deed["result"]) == ("import", "every model", "done")
     again = new.run(f"import {tmp_path / to}")
     assert (again.exit_code, again.stderr.count("here already")) == (0, 2)
 
