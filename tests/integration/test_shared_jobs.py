@@ -190,3 +190,22 @@ def test_a_server_takes_over_from_one_that_was_killed(pair: tuple[Server, Server
         assert before < registry.served < SIZE + (6 << 20)  # not from the start
     assert jobs(pair[1], "running") == []
     assert len(jobs(pair[1], "done")) == 1
+
+
+def test_a_server_that_starts_again_goes_on_at_once(tmp_path: Path) -> None:
+    settings = {"REGISTRY_UPSTREAM_ALLOW": "127.0.0.1", "REGISTRY_UPSTREAM__PART_BYTES": "1048576"}
+    with slow_registry(0.05) as registry:
+        server = start(tmp_path / "data", None, **settings)
+        Puller(server, registry.name("v1")).wait_for(6 << 20)
+        time.sleep(2.5)  # for what came to be recorded
+        server.kill()
+        before, registry.pause_s = registry.served, 0.0
+        server = start(tmp_path / "data", None, **settings)
+        try:
+            began = time.monotonic()
+            assert Puller(server, registry.name("v1")).succeeded()
+            assert time.monotonic() - began < 5
+            assert registry.served < before + SIZE - (3 << 20)
+            assert jobs(server, "running") == []
+        finally:
+            server.stop()
