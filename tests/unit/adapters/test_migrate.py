@@ -5,7 +5,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from registry.adapters.tables import metadata
 from registry.core import media
 from registry.core.errors import OperationFailed, Unavailable
 from tests.support.catalog_rows import put_model
+from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture
@@ -158,21 +159,29 @@ def test_what_cannot_be_a_database_is_said_so(file: Path, what: str) -> None:
     assert str(file) not in str(caught.value)
 
 
-def test_processes_that_start_at_once_all_succeed(file: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_processes_that_start_at_once_all_succeed(
+    file: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
     code = (
         "import sys, asyncio; from pathlib import Path\n"
         "from registry.adapters import migrate\n"
         "from registry.adapters.catalog_sql import open_catalog, resolve\n"
         "async def main():\n"
-        "    catalog = open_catalog('', Path(sys.argv[1]))\n"
+        "    catalog = open_catalog(sys.argv[2], Path(sys.argv[1]))\n"
         "    await catalog.check()\n"
         "    await catalog.close()\n"
-        "migrate.upgrade(resolve('', Path(sys.argv[1])))\n"
+        "migrate.upgrade(resolve(sys.argv[2], Path(sys.argv[1])))\n"
         "asyncio.run(main())\n"
     )
-    started = [
-        subprocess.Popen([sys.executable, "-c", code, str(file)], stderr=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    assert [process.communicate()[1] for process in started] == [""] * 4
-    assert [process.returncode for process in started] == [0] * 4
+    with ExitStack() as stack:
+        url = ""
+        if kind == "postgres":
+            server: PostgresServer = request.getfixturevalue("postgres")
+            url = stack.enter_context(server.database())
+        command = [sys.executable, "-c", code, str(file), url]
+        pipe = subprocess.PIPE
+        started = [subprocess.Popen(command, stderr=pipe, text=True) for _ in range(4)]
+        assert [process.communicate()[1] for process in started] == [""] * 4
+        assert [process.returncode for process in started] == [0] * 4
+        assert migrate.standing(resolve(url, file)).is_current
