@@ -102,7 +102,7 @@ def measure(
                 used = sum(one.cpu for one in replicas)
                 others = front.cpu + time.process_time()
                 result = load.run(
-                    front.port, [ask], connections=args.connections, seconds=args.seconds
+                    front.port, [ask], connections=count * args.connections, seconds=args.seconds
                 )
                 answers = result.rate * args.seconds
                 used = (sum(one.cpu for one in replicas) - used) / answers
@@ -151,7 +151,7 @@ def main() -> None:
     options = servers.options(__doc__)
     options.add_argument("--nginx", type=Path, default=Path("/usr/sbin/nginx"))
     options.add_argument("--database-url", default="")
-    options.add_argument("--connections", type=int, default=16)
+    options.add_argument("--connections", type=int, default=16, help="for each replica")
     options.add_argument("--seconds", type=float, default=3.0, help="of each run")
     args = options.parse_args()
     environ = {"REGISTRY_WORKER__LOCAL": "off", "REGISTRY_DATABASE_URL": args.database_url}
