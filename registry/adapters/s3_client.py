@@ -227,5 +227,6 @@ def translated(error: ClientError | BotoCoreError) -> RegistryError | Gone:
         return StorageFull("no space left in the object store")
     if code in _BUSY or status >= 500 or status == 200:
         return Unavailable("the object store is busy")
-    why = _REFUSED.get(code, f"it answered {code[:60] or status}")
+    denied = _REFUSED["403"] if status in (401, 403) else f"it answered {code[:60] or status}"
+    why = _REFUSED.get(code, denied)
     return Refused(f"the object store cannot be used: {why}", code)

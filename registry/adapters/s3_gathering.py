@@ -189,7 +189,11 @@ class Gathering:
         number = buffer.part.number
         del self.buffers[number]
         before = self._sending.get(number)
-        self._sending[number] = self._start(self._send(buffer, self._attempt, before))
+        # Queued here and now, before any later wish of the lane: `try_anew` saves the hash there.
+        view, attempt = buffer.view(), self._attempt
+        hashing = self.lane.call(partial(self._hash, view, buffer.part.start, attempt))
+        outgoing = _Outgoing(buffer, view, attempt, hashing)
+        self._sending[number] = self._start(self._send(outgoing, before))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -201,12 +205,11 @@ class Gathering:
         self._tasks.discard(task)
         self._progress.set()
 
-    async def _send(
-        self, buffer: PartBuffer, attempt: Attempt, before: asyncio.Task[None] | None
-    ) -> None:
-        number, view = buffer.part.number, buffer.view()
+    async def _send(self, outgoing: "_Outgoing", before: asyncio.Task[None] | None) -> None:
+        buffer, view, attempt = outgoing.buffer, outgoing.view, outgoing.attempt
+        number = buffer.part.number
         try:
-            sha256 = await self.lane.call(partial(self._hash, view, buffer.part.start, attempt))
+            sha256 = await outgoing.hashing
             if before is not None:  # else an older part of that number might come in last
                 await asyncio.wait({before})
             if attempt.given_up:
@@ -317,6 +320,16 @@ class Gathering:
     def forget_hash(self) -> None:
         """Bytes come out of order."""
         self.running = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    """A part on its way."""
+
+    buffer: PartBuffer
+    view: memoryview
+    attempt: Attempt
+    hashing: asyncio.Future[bytes]
 
 
 @dataclass(frozen=True, slots=True)
