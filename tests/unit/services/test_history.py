@@ -11,9 +11,13 @@ from registry.core.names import ModelName
 from registry.services.history import History
 from registry.services.rights import TagGuard
 from registry.settings import Retention
+from tests.support.backends import CHOSEN
 from tests.support.library import DAY_NS, Library, library
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif("s3" in CHOSEN, reason="looks into the folder of blobs"),
+]
 BASE = ModelName.parse("base")
 ANN = TagGuard(who="ann")
 

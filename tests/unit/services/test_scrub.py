@@ -12,10 +12,14 @@ from registry.core.events import Advance, Done
 from registry.core.names import ModelName, RepositoryName
 from registry.services import scrub as module
 from registry.services.scrub import Findings, Scrub, ScrubWish, Subset
+from tests.support.backends import CHOSEN
 from tests.support.library import Library, library
 from tests.support.world import Bytes
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif("s3" in CHOSEN, reason="looks into the folder of blobs"),
+]
 NAME = RepositoryName.parse("library/base")
 WEIGHTS = b"weights " * 1000
 DIGEST = Digest.of(WEIGHTS)

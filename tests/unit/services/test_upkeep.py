@@ -1,5 +1,6 @@
 """Damaged blobs come again from another registry, by the repositories that have them here."""
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -7,12 +8,18 @@ import pytest
 
 from registry.core.digest import Digest
 from registry.core.errors import RequestInvalid
+from registry.core.events import Count
 from registry.core.names import RepositoryName
+from registry.services.blobs import Blobs
 from registry.services.download import Workshop
+from registry.services.gc import REASONS, Collection
+from registry.services.history import History
 from registry.services.scrub import Findings, Scrub, ScrubWish
+from registry.services.strays import Strays
 from registry.services.upkeep import source
-from registry.settings import Settings
-from tests.support.library import Library, library
+from registry.services.uploads import Uploads
+from registry.settings import Retention, Settings
+from tests.support.library import DAY_NS, Library, library
 from tests.support.upstream import MemoryRegistry
 
 pytestmark = pytest.mark.anyio
@@ -74,6 +81,25 @@ async def test_what_it_has_not_or_has_wrong_stays_damaged(lib: Library) -> None:
     blob = await lib.catalog.read(lambda tx: tx.blob(DIGEST))
     assert blob is not None
     assert blob.suspect
+
+
+async def test_bytes_that_no_row_knows_are_counted_and_go(lib: Library) -> None:
+    incoming = await lib.store.create()
+    await incoming.write(b"stray")
+    await incoming.publish(await incoming.seal())
+    await incoming.close()
+    uploads = Uploads(Blobs(lib.catalog, lib.store, clock=lib.clock))
+    lib.adoption._strays = Strays(lib.catalog, lib.store, pause_s=0.0)
+    history = History(lib.manifests)
+    collection = Collection(lib.manifests, uploads, history, lib.adoption, Retention())
+    lib.clock.now = time.time_ns()
+    assert not [item for item in (await collection.plan()).goes if item.reason == "orphan"]
+    lib.clock.now += 3 * DAY_NS
+    plan = await collection.plan(grace_s=10**8)
+    assert [(item.reason, item.count, item.size) for item in plan.goes] == [("orphan", 1, 5)]
+    events = [event async for event in collection.run(grace_s=10**8)]
+    assert Count(REASONS["orphan"], 1, 0) in events
+    assert (await collection.plan(grace_s=10**8)).goes == ()
 
 
 @pytest.mark.parametrize(
