@@ -46,6 +46,8 @@ _BUSY = {
     "SlowDown", "InternalError", "RequestTimeout", "ServiceUnavailable", "Throttling", "BadDigest",
     "ThrottlingException", "OperationAborted", "XAmzContentSHA256Mismatch", "IncompleteBody",
     "429", "500", "502", "503", "504",
+    # A server over a file system, when the last object of a folder goes while one is put there:
+    "ExistingObjectIsDirectory", "ObjectParentIsFile",
 }  # fmt: skip
 _REFUSED = {
     "NoSuchBucket": "the bucket does not exist",
