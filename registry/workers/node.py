@@ -63,6 +63,10 @@ class NodeConfig:
     crashed: Callable[[Crash], None] = lambda crash: None
 
 
+class _StoppedAtLoad(WorkerLost):
+    """Somebody stopped a runner that had not got ready; another one may."""
+
+
 class Node:
     """A `Worker` on one event loop; `close` ends its runners."""
 
@@ -162,7 +166,7 @@ class Node:
 
     async def _slot(self, spec: LoadSpec) -> tuple[Held, bool]:
         """A taken slot, and whether the model was loaded for it."""
-        loaded, key = False, spec.key
+        loaded, key, lost = False, spec.key, WorkerLost()
         for _ in range(_TRIES):
             if self._draining:
                 raise Unavailable("this worker is shutting down")
@@ -177,10 +181,13 @@ class Node:
             loaded = loaded or not held.ready
             try:
                 await held.visit()
-            except WorkerLost:
+            except WorkerLost as error:
+                lost = error
                 continue
             return held, loaded
-        raise WorkerLost
+        if isinstance(lost, _StoppedAtLoad):  # so often: it will be no different the next time
+            raise CannotRun(str(lost)) from lost
+        raise lost
 
     # --- loading
 
@@ -224,7 +231,7 @@ class Node:
         except LoadFailed as error:
             log.warning("a model cannot be loaded", model=str(held.spec.name), reason=str(error))
             if error.killed:
-                raise WorkerLost(f"error loading model: {error}") from error
+                raise _StoppedAtLoad(f"error loading model: {error}") from error
             raise CannotRun(f"error loading model: {error}") from error
         size = sum(blob.size for blob in held.spec.blobs)
         if size >= _TELLING_BYTES:

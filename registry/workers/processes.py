@@ -29,6 +29,11 @@ _TAIL_BYTES = 1 << 14
 _STOP_S = 5.0
 _LAST_WORDS_S = 1.0
 _POLL_S = 0.05
+_LOOK_S = 1.0
+_PLACED = "load_model: initializing, n_slots"
+_READY_S = 10.0
+"""From there on it takes milliseconds, unless the file's chat template, which is tried, runs for
+ever."""
 _BUFFER = re.compile(r"(\S+): +(\S+) +(?:model|KV|compute|output|RS) buffer size = +([\d.]+) MiB")
 _ERROR = re.compile(r"^(?:[\d.]+ )?E (?:[\w~]+: *)?(.*)")
 _REASON = re.compile(r"error loading model: *(.*)|error: *(.*)", re.IGNORECASE)
@@ -46,20 +51,22 @@ _ENDS = {
     -signal.SIGABRT: "the engine gave up while it loaded the model",
 }
 _NO_MEMORY = "memory ran out while the engine loaded the model, and the system stopped it"
-_STOPPED = "somebody stopped the engine while it loaded the model"
+_ENDLESS = "the model's chat template does not come to an end"
+_STOPPED = "the engine was stopped while it loaded the model, by somebody or for want of memory"
 
 
 @dataclass(slots=True)
 class Log:
     """The last lines a runner wrote, and the buffers it told of, in bytes.
 
-    Once it is `loaded` its lines are kept as they come and read when somebody wants to know: it
-    writes some thirty for each request.
+    It is `placed` when all its memory is taken. Once it is `loaded` its lines are kept as they come
+    and read when somebody wants to know: it writes some thirty for each request.
     """
 
     size: int = 0
     size_vram: int = 0
     loaded: bool = False
+    placed: bool = False
     heard: int = 0
     _lines: deque[str] = field(default_factory=lambda: deque(maxlen=_LINES))
     _rest: bytes = b""
@@ -83,6 +90,7 @@ class Log:
 
     def _add(self, line: str) -> None:
         self._lines.append(line)
+        self.placed = self.placed or _PLACED in line
         found = _BUFFER.search(line)
         if found:
             size = int(float(found[3]) * (1 << 20))
@@ -256,15 +264,30 @@ async def _ready(child: Child, process: asyncio.subprocess.Process, start: Start
         await process.stdin.drain()
     told = _healthy(child, start.wire) if start.settings.get("program") else _said(child)
     waiting = asyncio.create_task(told)
+    watching = asyncio.create_task(_watched(child, start.timeout_s))
     try:
-        life = -1
-        while not waiting.done():
-            await asyncio.wait({waiting}, timeout=start.timeout_s)
-            if not waiting.done() and life == (life := child.life):
-                raise LoadFailed("timed out waiting for the model to load", no_memory=False)
-        waiting.result()
+        await asyncio.wait({waiting, watching}, return_when=asyncio.FIRST_COMPLETED)
+        (waiting if waiting.done() else watching).result()
     finally:
         waiting.cancel()
+        watching.cancel()
+        await asyncio.gather(waiting, watching, return_exceptions=True)
+
+
+async def _watched(child: Child, timeout_s: float | None) -> None:
+    """Wait until a load does not seem to come to an end, and say why."""
+    clock = asyncio.get_running_loop().time
+    life, since, placed_at = child.life, clock(), None
+    while True:
+        await asyncio.sleep(min(_LOOK_S, timeout_s or _LOOK_S))
+        if child.log.placed:
+            placed_at = placed_at or clock()
+            if clock() - placed_at > _READY_S:
+                raise LoadFailed(_ENDLESS, no_memory=False)
+        if life != (life := child.life):
+            since = clock()
+        elif timeout_s and clock() - since >= timeout_s:
+            raise LoadFailed("timed out waiting for the model to load", no_memory=False)
 
 
 async def _said(child: Child) -> None:

@@ -293,6 +293,22 @@ async def test_a_file_that_cannot_be_loaded_is_refused_with_the_reason(
         assert await said(running) == "".join(SCRIPT)
 
 
+async def test_a_template_without_end_holds_nobody_else_up(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.workers.processes._READY_S", 0.3)
+    many = "{% for a in range(100000) %}"
+    endless = f"{many}{many}{{% set b = a %}}{{% endfor %}}{{% endfor %}}{{{{ messages }}}}"
+    async with node(shelf) as worker:
+        spec = shelf.put("loops", scripted_model(SCRIPT, chat_template=endless))
+        loading = asyncio.create_task(worker.acquire(spec))
+        await eventually(lambda: names(worker) == ["loops"])
+        running = await worker.acquire(shelf.put("good", MODEL))
+        assert await said(running) == "".join(SCRIPT)
+        with pytest.raises(CannotRun, match="chat template does not come to an end"):
+            await loading
+
+
 async def test_a_reader_who_leaves_stops_the_engine_within_a_second(shelf: Shelf) -> None:
     spec = shelf.put("m", LOOP, RunnerOptions(num_ctx=1 << 16))
     async with node(shelf) as worker:
