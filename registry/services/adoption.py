@@ -23,6 +23,8 @@ from registry.services.manifests import Manifests
 from registry.services.preparation import Prepared, is_model, read_manifest
 from registry.services.strays import Search, Strays, hash_blob
 
+SINCE = "catalog-since"
+"""The secret that tells when the catalog was begun: ns since the epoch, in decimal digits."""
 _BATCH = 256
 _NS = 1_000_000_000
 
@@ -39,7 +41,10 @@ class Deed:
 
 
 class Adoption:
-    """The duty. `leftover_s` is the age in seconds at which bytes that nobody mentions go."""
+    """The duty. `leftover_s` is the age in seconds at which bytes that nobody mentions go.
+
+    None goes before the catalog itself is `young_s` old.
+    """
 
     def __init__(
         self,
@@ -47,21 +52,36 @@ class Adoption:
         folder: ModelsFolder,
         leftover_s: int,
         strays: Strays | None = None,
+        young_s: int = 86_400,
     ) -> None:
         self._manifests = manifests
         self._catalog = manifests.catalog
         self._store = manifests.store
         self._folder = folder
         self._leftover_ns = leftover_s * _NS
+        self._young_ns = young_s * _NS
         self._strays = strays or Strays(manifests.catalog, manifests.store)
 
     async def run(self) -> int:
         """Take in what tags name, then delete what nobody mentions; return how many blobs went."""
         await self._manifests.housekeeping.settle([])  # tags that were deleted have no file then
-        taken, spared = await self.adopt()
-        if taken:  # a catalog that was lost? Then there is a day to bring back what was no model
+        _, spared = await self.adopt()
+        if await self._is_young():
             return 0
         return await self._strays.sweep(self._manifests.clock() - self._leftover_ns, spared)
+
+    async def _is_young(self) -> bool:
+        """Whether this catalog was begun, or restored, lately.
+
+        Then another one, lost or left out of the settings by mistake, may know what this does not:
+        whoever notices has a while to bring it back.
+        """
+        now = self._manifests.clock()
+        since = await self._catalog.read(lambda tx: tx.secret(SINCE))
+        if since is None:
+            begun = str(now).encode()
+            since = await self._catalog.write(lambda tx: tx.put_secret(SINCE, begun))
+        return now - int(since) < self._young_ns
 
     async def adopt(self) -> tuple[int, frozenset[Digest]]:
         """Make every model of the folder known.

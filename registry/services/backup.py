@@ -26,6 +26,7 @@ from registry.core.events import Done, Events, Status, Transfer
 from registry.ports.backups import BackupPlace, Rows
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Blob
+from registry.services.adoption import SINCE
 from registry.services.blobs import Blobs
 from registry.services.strays import hash_blob
 
@@ -228,8 +229,10 @@ class Restore:
         return key
 
     def _moved(self, items: Iterator[Item]) -> Iterator[Item]:
-        """The rows with the storage keys of this store."""
+        """The rows with the storage keys of this store; as of a catalog that begins now."""
         for table, row in items:
+            if row is not None and table.name == "secret" and table.named(row)["name"] == SINCE:
+                continue
             if row is not None and self._keys and table.name in {"blob", "unwritten"}:
                 named = table.named(row)
                 named["storage_key"] = self._keys.get(named["digest"], named["storage_key"])

@@ -152,7 +152,7 @@ async def library(
             store,
             clock,
             housekeeping,
-            Adoption(manifests, folder, retention.leftover_s),
+            Adoption(manifests, folder, retention.leftover_s, young_s=0),
             blobs,
             manifests,
             models,

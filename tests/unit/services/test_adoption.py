@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from registry.adapters.models_folder import FolderOnDisk
 from registry.core.names import ModelName
 from registry.ports.catalog import Transaction
+from registry.services.adoption import Adoption
 from registry.services.strays import Search, Strays
 from tests.support.library import Library, library
 
@@ -151,3 +153,16 @@ async def test_a_sweep_between_publish_and_transaction_loses_nothing(lib: Librar
     await lib.catalog.write(commit)
     await incoming.close()
     assert lib.files() == {str(digest)}
+
+
+async def test_a_new_catalog_deletes_nothing_for_a_day(lib: Library) -> None:
+    """Another one, whose loss nobody has noticed yet, may know what this does not."""
+    await lib.put(b"an image's layer")
+    adoption = Adoption(lib.manifests, FolderOnDisk(lib.data), 0)
+    lib.age()
+    (lib.data / "blobs" / f"sha256-{'a' * 64}").write_bytes(b"of another catalog")
+    lib.age()
+    lib.clock.now = time.time_ns()
+    for hours, gone in ((0, 0), (23, 0), (2, 1)):
+        lib.clock.now += hours * 3_600 * 10**9
+        assert await adoption.run() == gone

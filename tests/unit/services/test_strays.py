@@ -42,7 +42,7 @@ class Shelf:
         self.manifests = Manifests(self.catalog, self.store, self.housekeeping, self._clock)
         self.blobs = Blobs(self.catalog, self.store, clock=self._clock)
         strays = Strays(self.catalog, self.store, pause_s=0)
-        self.adoption = Adoption(self.manifests, folder, 0, strays)
+        self.adoption = Adoption(self.manifests, folder, 0, strays, young_s=0)
 
     def _clock(self) -> int:
         return time.time_ns() + self.later
