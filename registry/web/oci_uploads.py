@@ -78,11 +78,13 @@ async def _mount(request: Request, target: Target, digest: Digest) -> bool:
 
 async def _session(request: Request, target: Target, declared: Digest | None) -> Response:
     holder = await auth.holder(request)
-    upload = await services(request).uploads.begin(target.repository, declared, holder)
+    announced = request.headers.get("x-content-length", "")
+    size = int(announced) if _LENGTH.fullmatch(announced) else None
+    upload = await services(request).uploads.begin(target.repository, declared, holder, size or 0)
     headers = _state(request, target, upload.id, upload.offset)
-    direct, size = pushes_to(request), request.headers.get("x-content-length", "")
-    if direct is not None and declared is not None and _LENGTH.fullmatch(size):
-        put = await direct.offer(upload, int(size))
+    direct = pushes_to(request)
+    if direct is not None and declared is not None and size is not None:
+        put = await direct.offer(upload, size)
         if put is not None:
             headers["X-Direct-Upload-URL"] = put.url
             headers |= {f"X-Signed-Header-{name}": text for name, text in put.headers.items()}

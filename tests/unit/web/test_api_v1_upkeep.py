@@ -148,6 +148,11 @@ async def test_quotas_are_set_and_hold(ask: Place) -> None:
         )
         assert answer.status == 403
         assert told in answer.body
+    answer = await caller(
+        "POST", "/v2/team/n/blobs/uploads/", leaves=False, breaks_off=False,
+        x_content_length="9" * 15, **headers,
+    )  # fmt: skip
+    assert answer.status == 403  # what is announced is set aside
     assert (await ask("DELETE", "/quotas?namespace=team"))[0] == 204
     assert (await ask("DELETE", "/quotas?namespace=team"))[0] == 404
     assert (await ask("PUT", "/quotas", {"namespace": "a b", "bytes": 10}))[0] == 400
