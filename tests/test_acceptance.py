@@ -3,7 +3,7 @@
 Two tables. `ROWS` are those of annex B of the protocol document, `KNOWN` the vulnerabilities of
 other registries and of Ollama that touch names, digests, tokens, headers, uploads, catalog, mount.
 A row names the tests that would fail if it did not hold; each is looked for, so that none is lost
-when tests are renamed. What a row needs that is not there yet (S3, a mirror, other protocols) is
+when tests are renamed. What a row needs that is not there yet (a mirror, other protocols) is
 said in `LATER`, with the reason.
 """
 
@@ -21,6 +21,7 @@ ROLES, ACCOUNTS = "unit/web/test_route_roles.py", "unit/web/test_route_roles_acc
 MANIFEST, NAMES = "unit/core/test_manifest.py", "unit/core/test_names.py"
 HOSTILE = "unit/web/test_hostile.py"
 UPSTREAM = "unit/adapters/test_upstream_http.py"
+DIRECT, STORE = "unit/web/test_oci_direct.py", "integration/test_s3_direct.py"
 
 Tests = dict[str, tuple[str, ...]]
 """By file, the names without their `test_`."""
@@ -35,19 +36,37 @@ ROWS: dict[int, tuple[str, Tests]] = {
     3: ("every full GET has Location; parts need no Authorization", {
         OCI: ("every_whole_blob_bears_its_direct_url",),
         "unit/web/test_blob_host.py": ("a_private_blob_is_read_there_without_credentials",)}),
+    4: ("an object store under another host name, or the same", {
+        DIRECT: ("a_whole_blob_has_its_address_in_the_store",
+                 "heads_ranges_and_small_blobs_are_answered_here",
+                 "the_settings_say_who_is_sent_to_the_store"),
+        STORE: ("ollama_pushes_and_pulls_through_two_replicas",)}),
     5: ("a lost answer of PATCH or commit", {
         UPLOADS: ("the_last_chunk_sent_again_changes_nothing",
                   "a_commit_may_bear_the_last_chunk_again",
                   "a_repeated_commit_gets_the_same_answer")}),
     6: ("equal chunks at two replicas", {
         UPLOADS: ("two_equal_chunks_at_once_are_one",
-                  "of_two_replicas_that_receive_the_same_chunk_one_wins")}),
+                  "of_two_replicas_that_receive_the_same_chunk_the_first_wins")}),
+    7: ("parts in any order, sent again, missing", {
+        "unit/services/test_direct.py": (
+            "parts_sent_in_any_order_become_a_blob",
+            "a_commit_without_all_parts_is_refused_and_the_session_goes_on"),
+        DIRECT: ("a_missing_part_is_400_and_the_session_goes_on",)}),
     9: ("a commit that takes minutes", {
+        "unit/services/test_direct.py": (
+            "a_long_verification_goes_on_while_its_client_waits",
+            "a_repeated_commit_gets_the_same_answer"),
         UPLOADS: ("a_long_verification_is_answered_with_ask_again",
                   "two_commits_at_once_both_succeed")}),
     10: ("POST with a digest", {
         OCI: ("a_blob_in_one_request", "a_wrong_blob_in_one_request_is_not_kept",
               "an_announced_blob_without_body_begins_a_session")}),
+    11: ("a tensor in one request to the store, which checks it", {
+        DIRECT: ("a_tensor_goes_to_the_store_in_one_request",
+                 "a_blob_over_the_limit_is_refused_when_it_is_announced"),
+        "unit/services/test_direct.py": ("what_the_store_cannot_check_is_not_sent_there_whole",),
+        STORE: ("tensors_go_to_the_store_in_one_request_each",)}),
     12: ("mounts of what is foreign, unknown, forbidden", {
         OCI: ("a_blob_is_mounted_or_uploaded",),
         AUTH: ("a_blob_is_mounted_only_from_where_it_may_be_read",
@@ -82,10 +101,7 @@ ROWS: dict[int, tuple[str, Tests]] = {
 }  # fmt: skip
 
 LATER = {
-    4: "S3 on another host; the second host name is tried in unit/web/test_blob_host.py",
-    7: "redirect mode needs S3",
     8: "redirect mode needs S3; early answers are tried in unit/server/test_protocol.py",
-    11: "direct uploads need S3",
     17: "the surface of Hugging Face's hub is another issue",
     19: "the mirror is another issue",
 }

@@ -114,6 +114,7 @@ async def _run(
 
 
 def entry_of(deed: Deed, result: str) -> AuditEntry:
+    """What the audit is told of a deed at the command line."""
     return AuditEntry(
         at=time.time_ns(),
         who=system_user(),
@@ -127,6 +128,7 @@ def entry_of(deed: Deed, result: str) -> AuditEntry:
 
 
 def system_user() -> str:
+    """Who runs the command, as the machine knows them."""
     try:
         return f"{getpass.getuser()} on the host"
     except (OSError, KeyError):  # a container may run under a number that has no name

@@ -1,10 +1,10 @@
 """The end of an upload that went to the store by itself: verify the bytes, make them a blob.
 
 Parts of an unfinished object cannot be read, so the object is completed first, under a key that no
-blob has, and then read back to hash it (ADR 0014). One process does that: it writes its name into the
-row and counts on there while it lives. Others wait for the result in the row; if the count stands
-still, one of them begins anew. What a commit does to the catalog is one transaction, which only the
-process whose name stands in the row can make.
+blob has, and then read back to hash it (ADR 0014). One process does that: it writes its name into
+the row and counts on there while it lives. Others wait for the result in the row; if the count
+stands still, one of them begins anew. What a commit does to the catalog is one transaction, which
+only the process whose name stands in the row can make.
 
 Source: spec registry-protocol 2.6 "Commit", 6.2 rules 8 and 9, 6.3.
 """

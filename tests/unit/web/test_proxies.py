@@ -158,12 +158,15 @@ async def test_files_are_left_to_trusted_proxies_alone(
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         found.append(scope)
 
-    async def never(message: Message | None = None) -> Message:
+    async def no_receive() -> Message:
+        raise AssertionError
+
+    async def no_send(message: Message) -> None:
         raise AssertionError
 
     headers = [(name.encode(), text.encode()) for name, text in pairs]
     scope = {"type": "http", "client": (peer, 1), "headers": headers}
-    await Forwarded(app, TRUSTED, "/.blobs")(scope, never, never)
+    await Forwarded(app, TRUSTED, "/.blobs")(scope, no_receive, no_send)
     assert found[0].get(SENDS_FILES) == location
 
 
