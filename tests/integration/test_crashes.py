@@ -16,14 +16,19 @@ import random
 import sqlite3
 import threading
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from dataclasses import field as default
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from registry.adapters.s3_client import S3Bucket
+from tests.support.backends import leftovers
 from tests.support.gguf import SMALLEST, field, gguf
+from tests.support.s3 import S3Server
 from tests.support.server import Server, free_port, running, start
 
 ROUNDS = int(os.environ.get("REGISTRY_CRASH_ROUNDS", "6"))
@@ -59,6 +64,7 @@ class World:
     pushed: dict[str, str] = default(default_factory=dict)  # name -> digest of the manifest
     unsure: set[str] = default(default_factory=set)
     upstream: dict[str, str] = default(default_factory=dict)  # models to pull -> system text
+    sizes: list[int] = default(default_factory=lambda: [0, 100, 70_000, 3_000_000])
     lock: threading.Lock = default(default_factory=threading.Lock)
 
 
@@ -85,7 +91,7 @@ class Client(threading.Thread):
         return f"m{self.number}-{self.random.randrange(6)}"
 
     def upload(self) -> None:
-        data = self.random.randbytes(self.random.choice([0, 100, 70_000, 3_000_000]))
+        data = self.random.randbytes(self.random.choice(self.world.sizes))
         digest = digest_of(data)
         status, text = call(self.server, "POST", f"/api/blobs/{digest}", data)
         assert status in {200, 201}, text
@@ -241,6 +247,24 @@ def check_folder(data: Path) -> None:
                 assert blob.stat().st_size == part["size"], f"{file.name} lacks {blob.name}"
 
 
+def check_bucket(bucket: S3Bucket, data: Path) -> None:
+    """Every blob is an object with its bytes, and every tag's blobs are blobs or due to go."""
+    with closing(sqlite3.connect(data / "registry.db")) as database:
+        blobs = database.execute(
+            "SELECT digest, storage_key FROM blob WHERE storage_key NOT IN "
+            "(SELECT storage_key FROM unwritten)"
+        ).fetchall()
+        known = {digest for (digest,) in database.execute("SELECT digest FROM blob")}
+        known |= {digest for (digest,) in database.execute("SELECT digest FROM freed")}
+    for digest, key in blobs:
+        size = bucket.call("head_object", Key=bucket.blob(key))["ContentLength"]
+        assert digest_of(bucket.read(bucket.blob(key), 0, size)) == digest
+    for item in bucket.listed(bucket.path("manifests", "")):
+        manifest = json.loads(bucket.read(item["Key"], 0, item["Size"]))
+        for part in [manifest["config"], *(manifest["layers"] or [])]:
+            assert part["digest"] in known, f"{item['Key']} lacks {part['digest']}"
+
+
 def tags(server: Server) -> list[dict[str, str]]:
     models: list[dict[str, str]] = json.loads(call(server, "GET", "/api/tags")[1])["models"]
     return models
@@ -249,16 +273,57 @@ def tags(server: Server) -> list[dict[str, str]]:
 @pytest.mark.slow
 @pytest.mark.timeout(60 + 20 * ROUNDS)
 def test_a_killed_server_keeps_its_promises(tmp_path: Path) -> None:
-    dice = random.Random(SEED)
-    data, port, world = tmp_path / "data", free_port(), World()
-    with running(tmp_path / "upstream") as upstream:
+    place = Place(tmp_path / "data", free_port(), check_folder)
+    with worked_on(tmp_path / "upstream") as world:
+        run_rounds(place, world, random.Random(SEED))
+    check_leftovers(place.data, place.port)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120 + 30 * ROUNDS)
+def test_a_killed_server_keeps_its_promises_over_an_object_store(
+    tmp_path: Path, s3: S3Server
+) -> None:
+    name = s3.bucket()
+    bucket = s3.open(name)
+    environ = {**s3.environ(name), "REGISTRY_RETENTION__LEFTOVER_S": "0"}
+    place = Place(tmp_path / "data", free_port(), partial(check_bucket, bucket), environ)
+    with worked_on(tmp_path / "upstream") as world:
+        world.sizes = [0, 70_000, 3_000_000, 9_000_000, 20_000_000]
+        run_rounds(place, world, random.Random(SEED))
+    with running(place.data, **environ):
+        kept = {key.partition(".")[0] for key in incoming_keys(place.data)}
+        deadline = time.monotonic() + 20
+        while [key for key in leftovers(bucket) if key.split("/")[-2] not in kept]:
+            assert time.monotonic() < deadline, "the sweep left something over"
+    check_bucket(bucket, place.data)
+
+
+@dataclass
+class Place:
+    """A server's data folder, and how to look at what it keeps."""
+
+    data: Path
+    port: int
+    check: Callable[[Path], None]
+    environ: dict[str, str] = default(default_factory=dict)
+
+    def start(self) -> Server:
+        return start(self.data, self.port, **self.environ)
+
+
+@contextmanager
+def worked_on(folder: Path) -> Iterator[World]:
+    """A world with a registry from which models can be pulled."""
+    world = World()
+    with running(folder) as upstream:
         put_base(upstream, gguf(*(field(f"pad.{n}", 8, "x" * 60_000) for n in range(60)), ARCH))
         for number in range(CLIENTS):
             name, system = f"up/m{number}", f"upstream {number}"
             ask = {"model": name, "from": "base", "system": system, "stream": False}
             assert post(upstream, "/api/create", ask)[0] == 200
             world.upstream[f"{upstream.address}/{name}"] = system
-        run_rounds(data, port, world, dice)
+        yield world
 
 
 def put_base(server: Server, weights: bytes) -> None:
@@ -268,8 +333,8 @@ def put_base(server: Server, weights: bytes) -> None:
     assert post(server, "/api/create", base)[0] == 200
 
 
-def run_rounds(data: Path, port: int, world: World, dice: random.Random) -> None:
-    server = start(data, port)
+def run_rounds(place: Place, world: World, dice: random.Random) -> None:
+    server = place.start()
     put_base(server, SMALLEST)
     for _ in range(ROUNDS):
         clients = [Client(server, world, n, dice.randrange(1 << 30)) for n in range(CLIENTS)]
@@ -281,13 +346,12 @@ def run_rounds(data: Path, port: int, world: World, dice: random.Random) -> None
             client.join(60)
             if client.failure is not None:
                 raise client.failure
-        check_folder(data)
-        server = start(data, port)
+        place.check(place.data)
+        server = place.start()
         check(server, world)
     assert world.models or world.pushed or world.blobs
     assert server.stop() == 0
-    check_folder(data)
-    check_leftovers(data, port)
+    place.check(place.data)
 
 
 @pytest.mark.slow

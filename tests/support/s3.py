@@ -56,10 +56,10 @@ class S3Server:
             self.client = connect(self.place("any-bucket"), KEYS)
         return S3Bucket(self.client, bucket or self.bucket(), "models")
 
-    def environ(self) -> dict[str, str]:
-        """The settings of a service that keeps its blobs in a bucket of its own."""
+    def environ(self, bucket: str | None = None) -> dict[str, str]:
+        """The settings of a service that keeps its blobs in a bucket, or in one of its own."""
         return {
-            "REGISTRY_STORAGE_URL": self.url(self.bucket()),
+            "REGISTRY_STORAGE_URL": self.url(bucket or self.bucket()),
             "REGISTRY_S3__ACCESS_KEY": KEYS.access_key,
             "REGISTRY_S3__SECRET_KEY": KEYS.secret_key,
         }
