@@ -4,8 +4,9 @@
     python bench/s3_direct.py --folder /fast/disk --s3 PATH/versitygw
 
 CPU milliseconds of our process per part of 100 MB: to tell where a part goes (the client sends on
-meanwhile, as ollama does, and hangs up), to verify it at the commit, to say where to read it. The
-hash alone is one thread of hashlib over the same bytes in memory.
+meanwhile, as ollama does, and hangs up), to verify it at the commit, to say where to read it; and
+per tensor, whatever its size, for the request before and the commit after its one PUT. The hash
+alone is one thread of hashlib over the same bytes in memory.
 """
 
 import contextlib
@@ -50,6 +51,7 @@ def main() -> None:
         body = stack.enter_context(Body(PART // (1 << 20) << 20, chunked=False))
         for _ in range(args.rounds):
             round_of(server, body, args.parts)
+            tensors(server, 100)
 
 
 @contextlib.contextmanager
@@ -99,6 +101,30 @@ def round_of(server: Server, body: Body, parts: int) -> None:
         f"{server.memory:.0f} MiB",
         flush=True,
     )
+
+
+def tensors(server: Server, count: int) -> None:
+    cpu = 0.0
+    for number in range(count):
+        data = f"{time.time_ns()} {number}".encode()
+        path = f"/v2/team/m/blobs/uploads/?digest=sha256:{hashlib.sha256(data).hexdigest()}"
+        began = server.cpu
+        headers = {"X-Redirect-Uploads": "2", "X-Content-Length": str(len(data))}
+        told = ask(server.port, "POST", path, headers)
+        url = urlsplit(told["x-direct-upload-url"])
+        signed = {
+            name.removeprefix("x-signed-header-"): text
+            for name, text in told.items()
+            if name.startswith("x-signed-header-")
+        }
+        connection = http.client.HTTPConnection(url.netloc)
+        connection.request("PUT", f"{url.path}?{url.query}", data, signed)
+        if connection.getresponse().status != 200:
+            raise SystemExit("PUT of a tensor failed")
+        connection.close()
+        ask(server.port, "PUT", f"{urlsplit(told['location']).path}?{path.partition('?')[2]}")
+        cpu += server.cpu - began
+    print(f"a tensor {cpu * 1000 / count:.2f} ms", flush=True)
 
 
 def hashing(body: Body, digest, parts: int) -> float:

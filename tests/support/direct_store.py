@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
 from registry.core.digest import Digest
-from registry.core.errors import Conflict, DigestMismatch, UploadUnknown
+from registry.core.errors import Conflict, DigestMismatch, Unavailable, UploadUnknown
 from registry.ports.direct import DirectPut, Landed, SentPart
 
 
@@ -47,6 +47,7 @@ class MemoryStore:
     checks: bool = True
     vouches: bool = True  # tells checksums of whole objects afterwards
     loses_answers: bool = False
+    broken: str = ""  # the method that fails
     objects: dict[str, bytes] = field(default_factory=dict)
     begun: dict[str, dict[int, bytes]] = field(default_factory=dict)
     reads: list[str] = field(default_factory=list)
@@ -55,7 +56,12 @@ class MemoryStore:
     _last: int = 0
 
     async def read_back(self, key: str) -> None:
+        self._check("read_back")
         self.reads.append(key)
+
+    def _check(self, step: str) -> None:
+        if step == self.broken:
+            raise Unavailable("the object store does not answer")
 
     async def read_url(self, storage_key: str, expires_s: int) -> str:
         return f"{self.address}/{storage_key}?expires={expires_s}"
@@ -85,6 +91,7 @@ class MemoryStore:
         return True
 
     async def parts(self, key: str) -> list[SentPart]:
+        self._check("parts")
         return [
             SentPart(number, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
             for number, data in sorted(self._of(key).items())
@@ -96,6 +103,7 @@ class MemoryStore:
         return self.begun[key]
 
     async def complete(self, key: str, parts: Sequence[SentPart]) -> None:
+        self._check("complete")
         if list(parts) != await self.parts(key):
             raise Conflict("a part was sent anew")
         sent = self.begun.pop(key)
@@ -114,6 +122,7 @@ class MemoryStore:
         return DirectPut(f"{self.address}/{key}?sha256={digest.hex}", {"x-sum": digest.hex})
 
     async def landed(self, key: str) -> Landed | None:
+        self._check("landed")
         key = _storage_key(key)
         data = self.objects.get(key)
         if data is None:

@@ -350,6 +350,17 @@ async def test_an_answer_of_the_store_that_was_lost_does_no_harm(replica: Replic
     assert await replica.finish(session) == DIGEST
 
 
+async def test_a_store_that_does_not_answer_is_asked_again_later(replica: Replica) -> None:
+    session = await replica.sent()
+    for step in ("parts", "complete", "landed", "read_back"):
+        replica.store.broken = step
+        with pytest.raises(Unavailable):
+            await replica.finish(session)
+        assert (await replica.row(session)).verifier == ""
+    replica.store.broken = ""
+    assert await replica.finish(session) == DIGEST
+
+
 async def test_a_session_that_the_store_forgot_is_unknown(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
