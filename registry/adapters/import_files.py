@@ -139,7 +139,7 @@ class OciLayout:
         body = await self.manifest(entry.digest)
         if Digest.of(body, entry.digest.algorithm) != entry.digest:
             raise OperationFailed(f"its manifest is not {entry.digest}")
-        # Without `entry.media_type`: Docker's manifests are called OCI's there, for clients' sake
+        # Without `entry.media_type`: Docker's manifests may be called OCI's there
         return Offer(label, entry.name, body)
 
     async def manifest(self, digest: Digest) -> bytes:

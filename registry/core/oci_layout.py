@@ -1,7 +1,8 @@
 """The OCI image layout: a folder or tar of blobs by digest, with an index that names manifests.
 
-The index calls Docker's manifests, which those of models are, OCI's: skopeo and podman pass over
-all others. The two differ in nothing but that word, and their bytes stay what they are.
+Docker's manifests, which those of models are, stand in our index twice: first as OCI's, since
+skopeo and podman pass over all others, then as what they are, which oras takes (of two of a name
+the last) and sends as the type when it pushes. The bytes are the same.
 
 Source: OCI image-spec 1.1, image-layout.md; annotations.md for `ref.name`. That annotation may be
 a tag alone or a whole name; `io.containerd.image.name` is always a whole one.
@@ -55,12 +56,14 @@ def encode_index(entries: Iterable[Entry]) -> bytes:
     """The bytes of `index.json`; the same for the same entries."""
     manifests = [
         {
-            "mediaType": _CALLED.get(entry.media_type, entry.media_type),
+            "mediaType": media_type,
             "digest": str(entry.digest),
             "size": entry.size,
             "annotations": {_REF: entry.label},
         }
         for entry in entries
+        for media_type in dict.fromkeys([_CALLED.get(entry.media_type), entry.media_type])
+        if media_type is not None
     ]
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
     return json.dumps(index, separators=(",", ":")).encode()

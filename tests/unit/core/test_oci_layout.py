@@ -23,9 +23,10 @@ def test_what_is_written_is_read_again() -> None:
     assert encode_index(entries) == encode_index(entries)
 
 
-def test_dockers_manifests_are_called_ocis() -> None:
-    (found,) = parse_index(encode_index([Entry(DIGEST, 10, DOCKER_MANIFEST, "a:b")]))
-    assert found.media_type == OCI_MANIFEST
+def test_dockers_manifests_are_called_ocis_too_and_first() -> None:
+    found = parse_index(encode_index([Entry(DIGEST, 10, DOCKER_MANIFEST, "a:b")]))
+    assert [entry.media_type for entry in found] == [OCI_MANIFEST, DOCKER_MANIFEST]
+    assert {(entry.digest, entry.label) for entry in found} == {(DIGEST, "a:b")}
 
 
 @pytest.mark.parametrize(
