@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from registry.ports.blobs import Sink
 from registry.server.exchange import Exchange
 from registry.server.extensions import TAKE_OVER, ZERO_COPY, quick_of
+from registry.server.farewells import Farewells
 from registry.server.quick import QUICK_IN_A_ROW, Opening, is_plain
 from registry.server.takeover import Chunked, Counted, Framing, Taken
 from registry.server.zerocopy import FileSender
@@ -43,6 +44,7 @@ class LibraryProtocol(HttpToolsProtocol):
     """One connection. `with_limits` makes the class for a server."""
 
     limits = Limits.model_validate({})
+    farewells = Farewells()
     drain_s = 2.0  # how long the rest of an unwanted body may take
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -70,7 +72,7 @@ class LibraryProtocol(HttpToolsProtocol):
     @classmethod
     def with_limits(cls, limits: Limits) -> "type[LibraryProtocol]":
         """The protocol with these limits: in the class, because uvicorn makes the instances."""
-        return type(cls.__name__, (cls,), {"limits": limits})
+        return type(cls.__name__, (cls,), {"limits": limits, "farewells": Farewells()})
 
     # ---- from the transport
 
@@ -87,6 +89,10 @@ class LibraryProtocol(HttpToolsProtocol):
         if self.sender is not None:
             self.sender.abort()
         if self.leave is not None:
+            self.farewells.add(self.loop, self._say_farewell)
+
+    def _say_farewell(self) -> None:
+        if self.leave is not None:  # the answer was not completed meanwhile
             self.leave()
 
     def data_received(self, data: bytes) -> None:

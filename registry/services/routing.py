@@ -55,7 +55,7 @@ class Router:
         self._line = Line(limits or QueueLimits())
         self._chooser = Chooser(replicas_max)
         self._standing = self._chooser.standing
-        self._looking = False
+        self._looking = self._is_old = False
         self._timer: asyncio.TimerHandle | None = None
         self._releases: set[asyncio.Task[None]] = set()
         self.meter.watch_queue(lambda: len(self._line))
@@ -102,6 +102,7 @@ class Router:
     def refresh(self) -> None:
         """A worker has changed: look whether it takes somebody who waits."""
         self._chooser.forget()
+        self._is_old = True
         if self._line and not self._looking:
             self._looking = True
             asyncio.get_running_loop().call_soon(self._look)
@@ -305,8 +306,8 @@ class Router:
         self.refresh()
 
     def _look(self) -> None:
-        """Go through the rows, who has waited longest first."""
-        self._looking = False
+        """Go through the rows, who has waited longest first; once more if there is news then."""
+        self._is_old = False
         self._chooser.begin()
         self._look_at(self._line.heads())
 
@@ -315,8 +316,13 @@ class Router:
             ticket: Ticket | None = head
             while ticket is not None and self._serve(ticket):
                 ticket = self._line.head(ticket.key)
+        loop = asyncio.get_running_loop()
         if heads[_AT_ONCE:]:
-            asyncio.get_running_loop().call_soon(self._look_at, heads[_AT_ONCE:])
+            loop.call_soon(self._look_at, heads[_AT_ONCE:])
+        elif self._is_old and self._line:
+            loop.call_soon(self._look)
+        else:
+            self._looking = False
 
     def _serve(self, ticket: Ticket) -> bool:
         """Give a ticket its turn or its refusal, if it is time; whether it left the row."""
