@@ -214,6 +214,7 @@ MODULES = {
     "Qwen2MoeForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
     "Qwen3MoeForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
     "GptOssForCausalLM": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "Lfm2ForCausalLM": ("q_proj", "k_proj", "v_proj", "out_proj", "w1", "w2", "w3"),
 }
 RANK, ALPHA = 4, 16.0
 
@@ -254,9 +255,9 @@ def convert_adapter(tiny: Tiny, adapter: Mapping[str, bytes], path: Path) -> Pat
         base = open_checkpoint(files, {}, lambda text: None)
     options = {
         "values": {
-            key: entry.value
+            key: list(entry.value.values) if isinstance(entry.value, Array) else entry.value
             for key, entry in base.pairs
-            if isinstance(entry, Entry) and not isinstance(entry.value, Array)
+            if isinstance(entry, Entry) and not key.startswith("tokenizer.")
         },
         "tensors": [tensor.name for tensor in base.tensors],
     }
@@ -266,7 +267,7 @@ def convert_adapter(tiny: Tiny, adapter: Mapping[str, bytes], path: Path) -> Pat
 
 ADAPTED = [
     "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2moe", "qwen3moe", "gemma", "gemma2",
-    "gemma3", "phi3", "gpt-oss", "granite", "smollm3", "olmo2", "command-r",
+    "gemma3", "phi3", "gpt-oss", "granite", "smollm3", "olmo2", "command-r", "lfm2",
 ]  # fmt: skip
 
 
@@ -345,6 +346,16 @@ def without_bias(weights: Weights) -> Weights:
     }
 
 
+def thirds_exchanged(tiny: Tiny) -> Tiny:
+    """LFM 2: what gates before a convolution gates after it."""
+    weights = dict(tiny.weights)
+    for name, array in tiny.weights.items():
+        if name.endswith("conv.in_proj.weight"):
+            first, second, third = np.split(array, 3)
+            weights[name] = np.concatenate([second, first, third])
+    return Tiny(tiny.config, weights, tiny.files)
+
+
 ERRORS: dict[str, tuple[str, Callable[[Tiny], Tiny], Bend]] = {
     "rows of q and k as stored": ("llama", lambda tiny: tiny, without(Pairs)),
     "rows of k as stored": ("llama", lambda tiny: tiny, without(Pairs, "attn_k")),
@@ -362,6 +373,7 @@ ERRORS: dict[str, tuple[str, Callable[[Tiny], Tiny], Bend]] = {
     "gate and up exchanged": (
         "qwen3moe", lambda tiny: tiny, exchanged("ffn_gate_exps", "ffn_up_exps"),
     ),
+    "gates of convolutions exchanged": ("lfm2", thirds_exchanged, nothing),
     "halves for turns": ("gpt-oss", lambda tiny: tiny, halves_for_turns),
     "the sliding window's base for all": (
         "gemma3", lambda tiny: with_config(tiny, rope_theta=10000.0), nothing,

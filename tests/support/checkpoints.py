@@ -119,6 +119,7 @@ DECODERS: dict[str, Callable[[], Tiny]] = {
     "gpt-oss, yarn": lambda: over_bytes("GptOssForCausalLM", rope_scaling=YARN),
     "qwen2, yarn": lambda: over_bytes("Qwen2ForCausalLM", rope_scaling=YARN),
     "command-r": lambda: over_bytes("CohereForCausalLM"),
+    "lfm2": lambda: over_bytes("Lfm2ForCausalLM"),
 }
 
 

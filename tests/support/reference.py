@@ -102,8 +102,10 @@ class _Decoder:
     def __init__(self, tiny: Tiny, long: bool) -> None:
         self.config = tiny.config
         self.long = long
+        self.last = "out_proj" if "Lfm2" in tiny.config["architectures"][0] else "o_proj"
         self.kind: str = tiny.config["architectures"][0]
         self.gemma = self.kind.startswith("Gemma")
+        self.is_lfm2 = self.kind == "Lfm2ForCausalLM"
         self.weights = {name: np.asarray(w, np.float64) for name, w in tiny.weights.items()}
         self.width, self.heads = self.config["hidden_size"], self.config["num_attention_heads"]
         self.kv = self.config["num_key_value_heads"]
@@ -115,7 +117,10 @@ class _Decoder:
             spread = np.sqrt(x.var(-1, keepdims=True) + self.config["layer_norm_eps"])
             return np.asarray(centred / spread * self.weights[f"{name}.weight"])
         weight = self.weights[f"{name}.weight"] + (1 if self.gemma else 0)
-        scale = np.sqrt((x * x).mean(-1, keepdims=True) + self.config["rms_norm_eps"])
+        scale = np.sqrt(
+            (x * x).mean(-1, keepdims=True)
+            + self.config.get("norm_eps", self.config["rms_norm_eps"])
+        )
         return np.asarray(x / scale * weight)
 
     def linear(self, x: Array, name: str) -> Array:
@@ -130,7 +135,7 @@ class _Decoder:
         x = embedding[list(ids)] * scale
         for layer in range(self.config["num_hidden_layers"]):
             x = self.layer(x, layer)
-        return self.norm(x, "model.norm")
+        return self.norm(x, "model.embedding_norm" if self.is_lfm2 else "model.norm")
 
     def run(self, ids: Sequence[int]) -> Array:
         embedding = self.weights["model.embed_tokens.weight"]
@@ -143,6 +148,12 @@ class _Decoder:
 
     def layer(self, x: Array, layer: int) -> Array:
         at = f"model.layers.{layer}."
+        if self.is_lfm2:
+            h = self.norm(x, f"{at}operator_norm")
+            convolves = self.config["layer_types"][layer] == "conv"
+            x = x + (self.convolved(h, f"{at}conv.") if convolves else self.attention(h, layer))
+            h = self.norm(x, f"{at}ffn_norm")
+            return x + self.gated(h, f"{at}feed_forward", ("w1", "w3", "w2"))
         if self.kind.startswith("Olmo"):
             x = x + self.norm(self.attention(x, layer), f"{at}post_attention_layernorm")
             return x + self.norm(self.network(x, at), f"{at}post_feedforward_layernorm")
@@ -159,6 +170,15 @@ class _Decoder:
         h = self.network(self.norm(x, f"{at}post_attention_layernorm"), at)
         return np.asarray(x + h * share)
 
+    def convolved(self, h: Array, at: str) -> Array:
+        """Each channel a sum of its last values, gated before and after."""
+        before, after, x = np.split(self.linear(h, f"{at}in_proj"), 3, -1)
+        taps = self.weights[f"{at}conv.weight"][:, 0]
+        count = taps.shape[-1]
+        padded = np.concatenate([np.zeros((count - 1, self.width)), before * x])
+        mixed = sum(padded[tap : tap + len(h)] * taps[:, tap] for tap in range(count))
+        return self.linear(after * mixed, f"{at}out_proj")
+
     def normed(self, x: Array, name: str) -> Array:
         """Over each head, or over all of them together."""
         together = self.weights[f"{name}.weight"].size > self.dim
@@ -174,8 +194,9 @@ class _Decoder:
     def attention(self, h: Array, layer: int) -> Array:
         n, at = len(h), f"model.layers.{layer}.self_attn."
         q, k, v = self.queries(h, at)
-        if f"{at}q_norm.weight" in self.weights:
-            q, k = self.normed(q, f"{at}q_norm"), self.normed(k, f"{at}k_norm")
+        norm = "layernorm" if self.is_lfm2 else "norm"
+        if f"{at}q_{norm}.weight" in self.weights:
+            q, k = self.normed(q, f"{at}q_{norm}"), self.normed(k, f"{at}k_{norm}")
         theta = self.config["rope_theta"]
         slides = self.slides(layer)
         config = self.config
@@ -200,7 +221,7 @@ class _Decoder:
         if self.config.get("use_bidirectional_attention"):
             hidden = (abs(distance) > self.config["sliding_window"] // 2) & slides
         weights = self.sunk(np.where(hidden, -np.inf, scores), at)
-        return self.linear(np.einsum("hqk,khd->qhd", weights, v).reshape(n, -1), f"{at}o_proj")
+        return self.linear(np.einsum("hqk,khd->qhd", weights, v).reshape(n, -1), at + self.last)
 
     def sunk(self, scores: Array, at: str) -> Array:
         """Softmax; with sinks, each head has one more place that takes weight and gives nothing."""

@@ -177,6 +177,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 4, "sliding_window": 16,
         "layer_types": [*["sliding_attention"] * 3, "full_attention"],
     },
+    "Lfm2ForCausalLM": {
+        "norm_eps": 1e-3, "conv_L_cache": 3, "block_multiple_of": 32, "num_hidden_layers": 4,
+        "layer_types": ["conv", "full_attention", "conv", "conv"], "tie_word_embeddings": True,
+    },
     "CohereForCausalLM": {
         "logit_scale": 0.5, "layer_norm_eps": 1e-5, "tie_word_embeddings": True,
     },
@@ -190,8 +194,48 @@ def decoder(architecture: str, **changes: Any) -> Tiny:
     return Tiny(config, _decoder_weights(config))
 
 
+def _lfm2_weights(config: Mapping[str, Any]) -> Weights:
+    hot = Hot(4)
+    width, heads, kv = (
+        config[name] for name in ("hidden_size", "num_attention_heads", "num_key_value_heads")
+    )
+    dim, inner = width // heads, 64  # two thirds of 96, a multiple of 32
+    out: Weights = {
+        "model.embed_tokens.weight": hot.table(config["vocab_size"], width, 0.5),
+        "model.embedding_norm.weight": hot.norm(width),
+    }
+    for layer, kind in enumerate(config["layer_types"]):
+        made: Weights = {
+            "operator_norm": hot.norm(width),
+            "ffn_norm": hot.norm(width),
+            "feed_forward.w1": hot.matrix(inner, width),
+            "feed_forward.w2": hot.matrix(width, inner),
+            "feed_forward.w3": hot.matrix(inner, width),
+        }
+        if kind == "conv":
+            taps = hot.matrix(width, config["conv_L_cache"], 2)
+            made |= {
+                "conv.conv": taps.reshape(width, 1, -1),
+                "conv.in_proj": hot.matrix(3 * width, width),
+                "conv.out_proj": hot.matrix(width, width),
+            }
+        else:
+            made |= {
+                "self_attn.q_proj": hot.matrix(heads * dim, width, 3),
+                "self_attn.k_proj": hot.matrix(kv * dim, width, 3),
+                "self_attn.v_proj": hot.matrix(kv * dim, width),
+                "self_attn.out_proj": hot.matrix(width, heads * dim),
+                "self_attn.q_layernorm": hot.norm(dim),
+                "self_attn.k_layernorm": hot.norm(dim),
+            }
+        out |= {f"model.layers.{layer}.{name}.weight": array for name, array in made.items()}
+    return out
+
+
 def _decoder_weights(config: Mapping[str, Any]) -> Weights:
     kind = config["architectures"][0]
+    if kind == "Lfm2ForCausalLM":
+        return _lfm2_weights(config)
     hot = Hot(len(kind))
     gemma = kind.startswith("Gemma")
     width, vocab = config["hidden_size"], config["vocab_size"]

@@ -42,7 +42,7 @@ class Sizes:
             raise CheckpointInvalid(
                 f"{config.file}: hidden_size {width} does not fit {heads} attention heads"
             )
-        inner = config.count("intermediate_size", "n_inner")
+        inner = config.count("intermediate_size", "n_inner", "block_ff_dim")
         return cls(layers, width, inner, heads, kv_heads, head)
 
 

@@ -56,8 +56,9 @@ class Rule:
     pick: Pick = field(default_factory=Whole)
     turned: bool = False
     packed: bool = False  # stored as MXFP4: `source` + `_blocks` and `_scales`
-    flat: bool = False  # a matrix of one row becomes a vector
+    flat: bool = False  # matrices of one row become vectors
     optional: bool = False  # the checkpoint may be without it, in all layers
+    layers: frozenset[int] | None = None  # those that have it; None: all
 
     @property
     def stacks(self) -> bool:

@@ -48,6 +48,7 @@ _KEYS = {  # of the base's GGUF: what the family's rules ask a config for
     "expert_feed_forward_length": "moe_intermediate_size",
     "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
     "attention.sliding_window": "sliding_window",
+    "shortconv.l_cache": "conv_L_cache",
 }
 
 
@@ -77,11 +78,17 @@ class Base:
 
     def config(self) -> Config:
         """The numbers under their names in a checkpoint's config."""
-        named = {
+        named: dict[str, Any] = {
             name: value
             for key, name in _KEYS.items()
             if type(value := self.values.get(f"{self.architecture}.{key}")) is int
         }
+        kept = self.values.get(f"{self.architecture}.attention.head_count_kv")
+        is_list = isinstance(kept, list | tuple) and kept and all(type(n) is int for n in kept)
+        if kept is not None and is_list:  # of each layer; those without do not attend
+            named["num_key_value_heads"] = max(kept)
+            named["layer_types"] = ["full_attention" if heads else "conv" for heads in kept]
+        named["block_auto_adjust_ff_dim"] = False  # the GGUF has the width that came of it
         return Config(named, "the base model")
 
 

@@ -18,7 +18,14 @@ _NUMBER = re.compile(r"(?<=\.)(\d{1,6})(?=\.|$)")
 _MAX_MATRIX = 1 << 28
 """Elements of a matrix that has to be transposed, which is done in memory."""
 
-_KEPT_EXACT = ("ffn_gate_inp", "_norm", "rope_freqs", "rope_factors", "attn_sinks")
+_KEPT_EXACT = (
+    "ffn_gate_inp",
+    "_norm",
+    "rope_freqs",
+    "rope_factors",
+    "attn_sinks",
+    "shortconv.conv",
+)
 _KEPT_NAMES = frozenset({"position_embd.weight", "token_types.weight"})
 
 
@@ -116,16 +123,20 @@ def _check_complete(rules: Sequence[Rule], targets: Mapping[str, _Target], layer
     by_pattern: dict[str, set[int | None]] = {}
     for target in targets.values():
         by_pattern.setdefault(target.pattern, set()).add(target.layer)
+        if target.rule.layers is not None and target.layer not in target.rule.layers:
+            name = shown(next(iter(target.found.values())).name)
+            raise CheckpointInvalid(f"tensor {name}: its layer is of another kind")
+    by_rule = {target.pattern: target.rule.layers for target in targets.values()}
     for rule in rules:
         pattern = (
             rule.target if rule.target.endswith((".weight", ".bias")) else f"{rule.target}.weight"
         )
-        if not rule.optional and pattern not in by_pattern:
+        if not rule.optional and pattern not in by_pattern and rule.layers != frozenset():
             raise CheckpointInvalid(f"tensor {rule.source} is missing".replace("#", "0"))
     for pattern, present in by_pattern.items():
         if None in present:
             continue
-        for layer in range(layers):
+        for layer in sorted(by_rule[pattern] or range(layers)):
             if layer not in present:
                 raise CheckpointInvalid(f"layer {layer} has no tensor for {pattern.split('.')[2]}")
 
@@ -198,7 +209,7 @@ def _shape(rule: Rule, tensor: Found, rows: int, columns: int) -> tuple[int, ...
             columns = len(range(one.start, columns, one.step))
     taken = len(range(start, stop, step))
     if len(tensor.shape) == 1 or (rule.flat and taken == 1):
-        return (columns,)
+        return (*tensor.shape[:-2], columns)
     return (*tensor.shape[:-2], taken, columns)
 
 

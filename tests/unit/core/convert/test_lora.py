@@ -195,3 +195,22 @@ def test_an_adapter_that_does_not_fit_is_one_clear_error(name: str) -> None:
 def test_the_adapters_config_must_be_there() -> None:
     with pytest.raises(CheckpointInvalid, match=r"open adapter_config\.json: no such file"):
         convert_adapter(Folder({}), {}, LLAMA)
+
+
+def test_a_base_of_layers_of_two_kinds_says_which_attend() -> None:
+    made = planned(contents(decoder("Lfm2ForCausalLM")))
+    values = {
+        key: list(entry.value.values) if isinstance(entry.value, Array) else entry.value
+        for key, entry in made.keys
+    }
+    base = Base(values, frozenset(tensor.name for tensor in made.tensors))
+    at = "base_model.model.model.layers.1."
+    shapes = {
+        f"{at}self_attn.k_proj.lora_A.weight": (4, 64),
+        f"{at}self_attn.k_proj.lora_B.weight": (32, 4),
+        f"{at}feed_forward.w1.lora_A.weight": (4, 64),
+        f"{at}feed_forward.w1.lora_B.weight": (64, 4),
+    }
+    names = {tensor.name for tensor in convert(shapes, base=base).tensors}
+    assert "blk.1.attn_k.weight.lora_a" in names
+    assert "blk.1.ffn_gate.weight.lora_b" in names

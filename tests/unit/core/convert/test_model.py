@@ -57,6 +57,7 @@ def reweighted(tiny: Tiny, change: Callable[[dict[str, Any]], object]) -> Tiny:
 
 
 LLAMA = decoder("LlamaForCausalLM")
+LFM2 = decoder("Lfm2ForCausalLM")
 
 
 def zeros(*shape: int) -> Any:
@@ -215,6 +216,35 @@ def test_command_r_knows_longer_texts_than_it_has_positions() -> None:
     assert keys(decoder("CohereForCausalLM"))["command-r.context_length"] == 256
     longer = decoder("CohereForCausalLM", model_max_length=512)
     assert keys(longer)["command-r.context_length"] == 512
+
+
+def test_lfm2_has_layers_of_two_kinds() -> None:
+    told = keys(LFM2)
+    assert told["lfm2.attention.head_count_kv"] == [0, 2, 0, 0]
+    assert told["lfm2.feed_forward_length"] == 64
+    made = tensors(LFM2)
+    taps = made["blk.0.shortconv.conv.weight"]
+    assert (taps.shape, taps.type) == ((3, 64), "F32")
+    assert ("blk.1.attn_q.weight" in made, "blk.0.attn_q.weight" in made) == (True, False)
+
+
+def test_lfm2s_older_configs_say_the_same_otherwise() -> None:
+    older = changed(LFM2, layer_types=None, full_attn_idxs=[1], block_ff_dim=96)
+    older = changed(older, intermediate_size=None, block_ffn_dim_multiplier=1.0)
+    assert keys(older) == keys(LFM2)
+    plain = changed(LFM2, block_auto_adjust_ff_dim=False, intermediate_size=64)
+    assert keys(plain) == keys(LFM2)
+
+
+def test_lfm2_may_attend_in_all_layers() -> None:
+    only = {name: array for name, array in LFM2.weights.items() if ".layers." not in name}
+    only |= {
+        name.replace("layers.1.", "layers.0."): array
+        for name, array in LFM2.weights.items()
+        if ".layers.1." in name
+    }
+    tiny = Tiny({**LFM2.config, "num_hidden_layers": 1, "layer_types": ["full_attention"]}, only)
+    assert keys(tiny)["lfm2.attention.head_count_kv"] == [2]
 
 
 def test_phi3s_longrope_is_two_tensors_and_a_factor() -> None:
@@ -474,6 +504,22 @@ FAULTS: dict[str, tuple[Tiny, str]] = {
     "yarn that shrinks": (
         changed(LLAMA, rope_scaling={"type": "yarn", "factor": 0.5}),
         "make no sense",
+    ),
+    "layers of another kind": (
+        changed(LFM2, layer_types=["conv", "mamba", "conv", "conv"]),
+        "layer_types is not supported",
+    ),
+    "kinds that are no list": (changed(LFM2, layer_types=7), "layer_types is not supported"),
+    "a kind too few": (changed(LFM2, layer_types=["conv"] * 3), "layer_types is not supported"),
+    "no kinds at all": (changed(LFM2, layer_types=None), "full_attn_idxs"),
+    "convolutions with biases": (changed(LFM2, conv_bias=True), "conv_bias is not supported"),
+    "a layer of the other kind": (
+        changed(LFM2, layer_types=["conv", "conv", "conv", "conv"]),
+        "its layer is of another kind|unmapped",
+    ),
+    "a convolution that is missing": (
+        reweighted(LFM2, lambda w: w.pop("model.layers.2.conv.conv.weight")),
+        "layer 2 has no tensor for shortconv",
     ),
     "another activation": (changed(LLAMA, hidden_act="relu"), "hidden_act relu is not supported"),
 }
