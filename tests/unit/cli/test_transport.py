@@ -19,6 +19,7 @@ from registry.adapters.import_files import Lender
 from registry.cli.library import opened
 from registry.core.names import ModelName
 from tests.support.place import Place, make
+from tests.support.s3 import S3Server
 
 NAMES = {"base:latest", "team/Other:Q4"}
 OTHER = "manifests/registry.ollama.ai/team/Other/Q4"
@@ -457,3 +458,23 @@ def test_what_is_imported_is_held_until_its_model_is_there(old: Place, new: Plac
             return len(blobs)
 
     assert asyncio.run(left()) == 0
+
+
+def test_object_stores_are_imported_into_and_exported_from(
+    old: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server
+) -> None:
+    place = Place(tmp_path / "s3", "", monkeypatch, s3.environ())
+    folder = folder_of(old, tmp_path)
+    refused = place.run(f"import {folder} --mode link")
+    assert (refused.exit_code, "cannot share" in refused.stderr) == (1, True)
+    taken = place.run(f"import {folder}")
+    assert taken.exit_code == 0, taken.stderr
+    assert place.models() == old.models()
+    for target in (place, old):
+        done = target.run(f"export --all --to {tmp_path / target.data.name}.tar")
+        assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "s3.tar").read_bytes() == (tmp_path / "old.tar").read_bytes()
+    _flip(folder)
+    other = Place(tmp_path / "other", "", monkeypatch, s3.environ())
+    assert other.run(f"import {folder}").exit_code == 1
+    assert other.models() == {}
