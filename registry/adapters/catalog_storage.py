@@ -29,6 +29,7 @@ from registry.adapters import tables_upkeep as u
 from registry.adapters.catalog_blobs import unheld
 from registry.adapters.catalog_quotas import bounds
 from registry.adapters.catalog_transfers import UNDER_WAY
+from registry.adapters.catalog_upkeep import untagged
 from registry.adapters.statements import Queries, Statement
 from registry.core.digest import Digest
 from registry.core.names import RepositoryName
@@ -179,6 +180,23 @@ def _condemned_shares() -> Statement:
     return _shares(cte, stays.correlate(cte).exists())
 
 
+def _untagged_shares() -> Statement:
+    goes, other = untagged().cte("goes"), t.repository_manifest.alias("other").c
+    scope = select(goes.c.digest).distinct().cte("scope")
+    stays = (
+        select(other.digest)
+        .where(other.digest == scope.c.digest)
+        .where(
+            ~select(goes.c.digest)
+            .where(goes.c.digest == other.digest, goes.c.repository_id == other.repository_id)
+            .exists()
+        )
+    )
+    return _shares(scope, stays.correlate(scope).exists())
+
+
+_UNTAGGED_SHARES = _untagged_shares()
+_UNTAGGED = Statement(select(func.count(), _NO_SIZE, _NO_SIZE).select_from(untagged().subquery()))
 _CONDEMNED_SHARES = _condemned_shares()
 _NAMESPACE_SHARES = _namespace_shares()
 _REPOSITORY_SHARES = _repository_shares()
@@ -221,6 +239,11 @@ class StorageQueries(Queries):
     def unknown(self, digests: Sequence[Digest]) -> list[Digest]:
         """See `UpkeepReader`."""
         return [one for one in digests if self._sql.one(_IS_BLOB, digest=str(one)) is None]
+
+    def untagged_tally(self, before: int) -> Tally:
+        """See `UpkeepReader`."""
+        tally = self._tally(_UNTAGGED, before=before)
+        return replace(tally, size=self._shares(_UNTAGGED_SHARES, before=before).unique)
 
     def freed_tally(self) -> Tally:
         """See `UpkeepReader`."""

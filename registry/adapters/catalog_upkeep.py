@@ -5,10 +5,12 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Select,
     and_,
     bindparam,
     case,
     delete,
+    false,
     func,
     literal_column,
     or_,
@@ -61,6 +63,39 @@ _CONDEMNED = Statement(
     .order_by(u.condemned.c.at)
     .limit(_P("count"))
 )
+_here = t.repository_manifest.c
+
+
+def untagged() -> Select[Any]:
+    """Manifests of repositories that nothing has needed since `before`."""
+    child, parent = t.manifest_reference.c, t.repository_manifest.alias("parent").c
+    subject = t.repository_manifest.alias("subject").c
+    tagged = select(t.tag.c.name).where(
+        t.tag.c.repository_id == _here.repository_id, t.tag.c.manifest_digest == _here.digest
+    )
+    listed = (
+        select(child.position)
+        .where(child.target == _here.digest, child.is_blob == false())
+        .where(parent.digest == child.manifest_digest)
+        .where(parent.repository_id == _here.repository_id)
+    )
+    attached = select(subject.digest).where(
+        subject.digest == t.manifest.c.subject, subject.repository_id == _here.repository_id
+    )
+    was_tagged = select(_event.id).where(
+        _event.repository_id == _here.repository_id,
+        _event.old_digest == _here.digest,
+        _event.at >= _P("before"),
+    )
+    return (
+        select(_here.repository_id, _here.digest)
+        .join_from(t.repository_manifest, t.manifest, t.manifest.c.digest == _here.digest)
+        .where(_here.created_at < _P("before"))
+        .where(~tagged.exists(), ~listed.exists(), ~attached.exists(), ~was_tagged.exists())
+    )
+
+
+_UNTAGGED = Statement(untagged().limit(_P("count")))
 _SUSPECTS = Statement(
     select(t.blob.c.digest, t.blob.c.size, t.blob.c.suspect_at)
     .where(IS_SUSPECT, t.blob.c.digest > _P("after"))
@@ -154,6 +189,11 @@ class UpkeepQueries(Queries):
         """See `UpkeepReader`."""
         rows = self._sql.all(_CONDEMNED, before=before, count=limit)
         return [Condemned(id_, digest_of(digest), at) for id_, digest, at in rows]
+
+    def untagged(self, before: int, limit: int) -> list[tuple[int, Digest]]:
+        """See `UpkeepReader`."""
+        rows = self._sql.all(_UNTAGGED, before=before, count=limit)
+        return [(id_, digest_of(digest)) for id_, digest in rows]
 
     def suspects(self, after: str, limit: int) -> list[Suspect]:
         """See `UpkeepReader`."""

@@ -77,6 +77,9 @@ def gc(
             metavar="DURATION", help="Of unused blobs and fetches.", show_default="the setting's"
         ),
     ] = "",
+    untagged: Annotated[
+        bool, typer.Option("--untagged", help="Also manifests without a tag: replaced by a push.")
+    ] = False,
     orphans: Annotated[
         bool, typer.Option(help="List the store, for files that nothing knows.")
     ] = True,
@@ -91,11 +94,11 @@ def gc(
     grace_s = seconds_of(grace) if grace else None
     with told():
         settings = settings_of(data)
-        plan = _work().plan(settings, grace_s, orphans=orphans)
+        plan = _work().plan(settings, grace_s, untagged=untagged, orphans=orphans)
         if not as_json:
             _show_plan("Goes", plan.goes)
             _show_plan("Stays", plan.stays)
-        done = [] if dry_run else _work().collect(settings, grace_s)
+        done = [] if dry_run else _work().collect(settings, grace_s, untagged=untagged)
     if as_json:
         rows = {key: [_finding(i) for i in getattr(plan, key)] for key in ("goes", "stays")}
         freed = [{"what": item.text, "count": item.count, "bytes": item.size} for item in done]

@@ -82,15 +82,21 @@ async def _drawn(events: Events) -> list[Count]:
     return list(sums.values())
 
 
-def plan(settings: Settings, grace_s: int | None, *, orphans: bool) -> Plan:
+def plan(settings: Settings, grace_s: int | None, *, untagged: bool, orphans: bool) -> Plan:
     """What a collection would do."""
-    return keep(settings, lambda it: it.upkeep.collection.plan(grace_s, orphans=orphans))
+    return keep(
+        settings,
+        lambda it: it.upkeep.collection.plan(grace_s, untagged=untagged, orphans=orphans),
+    )
 
 
-def collect(settings: Settings, grace_s: int | None) -> list[Count]:
+def collect(settings: Settings, grace_s: int | None, *, untagged: bool) -> list[Count]:
     """Do a collection; what went."""
-    deed = Deed("gc", "")
-    return keep(settings, lambda it: _drawn(it.upkeep.collection.run(grace_s)), deed)
+    return keep(
+        settings,
+        lambda it: _drawn(it.upkeep.collection.run(grace_s, untagged=untagged)),
+        Deed("gc", "untagged" if untagged else ""),
+    )
 
 
 def scrub(settings: Settings, subset: str, rate: int, source: str, *, damaged: bool) -> Findings:

@@ -99,6 +99,12 @@ class UpkeepReader(Protocol):
     def condemned(self, before: int, limit: int) -> list[Condemned]:
         """Manifests that wait to go since before then, oldest first."""
 
+    def untagged(self, before: int, limit: int) -> list[tuple[int, Digest]]:
+        """Manifests that came before then and have had no tag since: repository id and digest.
+
+        Not those that an index lists, or that are about another one of the repository.
+        """
+
     # sums
     def blob_tally(self) -> Tally:
         """All blobs."""
@@ -123,6 +129,9 @@ class UpkeepReader(Protocol):
 
     def unknown(self, digests: Sequence[Digest]) -> list[Digest]:
         """Those of the digests that are no blob's."""
+
+    def untagged_tally(self, before: int) -> Tally:
+        """Of `untagged`; the size is that of the blobs that would go with them."""
 
     def freed_tally(self) -> Tally:
         """Bytes about to be deleted; no sizes."""

@@ -28,6 +28,7 @@ _NS = 10**9
 
 REASONS = {
     "deleted": "of deleted models that can be brought back no longer",
+    "untagged": "manifests that have no tag any more",
     "unused": "blobs that no model refers to, past their grace",
     "upload": "uploads that were given up",
     "fetch": "fetches that were given up",
@@ -86,18 +87,22 @@ class Collection:
         self._retention = retention
         self._strays = Strays(manifests.catalog, manifests.store)
 
-    async def plan(self, grace_s: int | None = None, *, orphans: bool = True) -> Plan:
+    async def plan(
+        self, grace_s: int | None = None, *, untagged: bool = False, orphans: bool = True
+    ) -> Plan:
         """What would go, and what no model refers to and stays; nothing is changed.
 
-        With `orphans` the store is listed too, which takes seconds for a million files.
+        `untagged`: see `run`. With `orphans` the store is listed too, which takes seconds for a
+        million files.
         """
         now = self._clock()
-        before = now - (self._retention.grace_s if grace_s is None else grace_s) * _NS
+        before = self._before(now, grace_s)
 
         def tallies(tx: Reader) -> tuple[dict[str, Tally], dict[str, Tally]]:
             deleted = now - self._housekeeping.undelete_ns
             goes = {
                 "deleted": tx.condemned_tally(deleted),
+                "untagged": tx.untagged_tally(before) if untagged else Tally(),
                 "unused": tx.unreferenced_tally(before, now),
                 "upload": tx.upload_tally(now),
                 "fetch": tx.fetch_tally(before),
@@ -115,6 +120,9 @@ class Collection:
         if orphans:
             goes["orphan"] = await self._orphans(now - self._retention.leftover_s * _NS)
         return Plan(_findings(goes), _findings(stays))
+
+    def _before(self, now: int, grace_s: int | None) -> int:
+        return now - (self._retention.grace_s if grace_s is None else grace_s) * _NS
 
     async def _orphans(self, before: int) -> Tally:
         count = size = 0
@@ -142,15 +150,22 @@ class Collection:
         unknown = await self._catalog.scan(lambda tx: tx.unknown(list(batch)))
         return [batch[digest] for digest in unknown]
 
-    async def run(self, grace_s: int | None = None) -> Events:
-        """Collect; tells what went, reason by reason, and goes on where it was if asked again."""
+    async def run(self, grace_s: int | None = None, *, untagged: bool = False) -> Events:
+        """Collect; tells what went, reason by reason, and goes on where it was if asked again.
+
+        With `untagged` go manifests that have had no tag for the grace, such as those that a push
+        under the same tag replaced. Whoever pulls by digest alone would miss them.
+        """
         yield Status("collecting")
         now = self._clock()
         uploads = await self._catalog.scan(lambda tx: tx.upload_tally(now))
         if uploads.count:
             await self._uploads.sweep()
             yield Count(REASONS["upload"], uploads.count, uploads.size)
-        for steps in (self._history.sweeping(), self._housekeeping.sweeping(grace_s)):
+        all_steps = [self._history.sweeping(), self._housekeeping.sweeping(grace_s)]
+        if untagged:
+            all_steps.insert(0, self._history.dropping(self._before(now, grace_s)))
+        for steps in all_steps:
             async with aclosing(_summed(steps)) as events:
                 async for event in events:
                     yield event

@@ -8,6 +8,7 @@ tags are moved by the registry protocol, until somebody deletes the manifest.
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
+from registry.core.digest import Digest
 from registry.core.errors import ManifestUnknown, ModelUnknown
 from registry.core.names import ModelName
 from registry.ports.catalog import Catalog, Freed, Reader, Tag, Transaction
@@ -87,25 +88,51 @@ class History:
     async def sweeping(self) -> AsyncGenerator[Swept, None]:
         """`sweep` step by step."""
         before = self._clock() - self._housekeeping.undelete_ns
-        while True:
-            step, freed = await self._catalog.write(lambda tx: self._drop_some(tx, before))
-            if not step.count:
-                return
-            await self._housekeeping.settle(freed)
-            yield step
 
-    def _drop_some(self, tx: Transaction, before: int) -> tuple[Swept, list[Freed]]:
+        def some(tx: Transaction) -> list[tuple[int, Digest]]:
+            found = [(item.repository_id, item.digest) for item in tx.condemned(before, _BATCH)]
+            for pair in found:
+                tx.spare(*pair)
+            return found
+
+        async with aclosing(self._dropped("deleted", some)) as steps:
+            async for step in steps:
+                yield step
+
+    async def dropping(self, before: int) -> AsyncGenerator[Swept, None]:
+        """Drop manifests that came before then and have had no tag since, step by step."""
+        async with aclosing(
+            self._dropped("untagged", lambda tx: tx.untagged(before, _BATCH))
+        ) as steps:
+            async for step in steps:
+                yield step
+
+    async def _dropped(
+        self, reason: str, some: Callable[[Transaction], list[tuple[int, Digest]]]
+    ) -> AsyncGenerator[Swept, None]:
+        """Drop what `some` finds, until it finds nothing."""
+        while True:
+            found, step, freed = await self._catalog.write(lambda tx: self._drop(tx, reason, some))
+            if step.count:
+                await self._housekeeping.settle(freed)
+                yield step
+            if not (found and step.count):  # what is found and needed all the same is found again
+                return
+
+    def _drop(
+        self, tx: Transaction, reason: str, some: Callable[[Transaction], list[tuple[int, Digest]]]
+    ) -> tuple[bool, Swept, list[Freed]]:
         count = size = 0
         gone: list[Freed] = []
-        for item in tx.condemned(before, _BATCH):
-            manifest = tx.manifest(item.digest)
+        found = some(tx)
+        for repository_id, digest in found:
+            manifest = tx.manifest(digest)
             sizes = {ref.digest: ref.size for ref in manifest.references} if manifest else {}
-            tx.spare(item.repository_id, item.digest)
-            freed = self._manifests.forget(tx, item.repository_id, item.digest)
+            freed = self._manifests.forget(tx, repository_id, digest)
             gone += freed
-            count += 1
+            count += not tx.has_manifest(repository_id, digest)
             size += sum(sizes.get(one.digest, 0) for one in freed)
-        return Swept("deleted", count, size), gone
+        return bool(found), Swept(reason, count, size), gone
 
 
 def _event(tx: Reader, repository_id: int, name: ModelName, to: int) -> TagEvent | None:

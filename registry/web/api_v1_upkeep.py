@@ -91,7 +91,9 @@ def _share(item: Taken) -> schemas.Share:
 async def plan(call: Call) -> schemas.Plan:
     """What a collection would do now, and why. Nothing is changed."""
     ask = call.wanted(schemas.PlanQuery)
-    found: Plan = await _upkeep(call).collection.plan(ask.grace_s, orphans=ask.orphans)
+    found: Plan = await _upkeep(call).collection.plan(
+        ask.grace_s, untagged=ask.untagged, orphans=ask.orphans
+    )
     return schemas.Plan(
         goes=[_finding(item) for item in found.goes], stays=[_finding(item) for item in found.stays]
     )
@@ -110,7 +112,9 @@ def _finding(item: Finding) -> schemas.Finding:
 async def collect(call: Call) -> Response:
     """Free what nothing needs, while everything goes on. A client that leaves ends it."""
     ask = call.asked(schemas.CollectionAsk)
-    return await _stream(call, "gc", "", _upkeep(call).collection.run(ask.grace_s))
+    return await _stream(
+        call, "gc", "", _upkeep(call).collection.run(ask.grace_s, untagged=ask.untagged)
+    )
 
 
 async def scrub(call: Call) -> Response:

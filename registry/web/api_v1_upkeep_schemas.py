@@ -106,6 +106,7 @@ class PlanQuery(Ask):
     """How a collection is to be planned."""
 
     grace_s: Grace | None = Field(None, description="instead of the setting's")
+    untagged: bool = Field(False, description="manifests that have had no tag for the grace, too")
     orphans: bool = Field(True, description="list the store, too")
 
 
@@ -130,6 +131,7 @@ class CollectionAsk(Ask):
     """A collection to be done."""
 
     grace_s: Grace | None = Field(None, description="instead of the setting's")
+    untagged: bool = Field(False, description="manifests that have had no tag for the grace, too")
 
 
 class ScrubAsk(Ask):

@@ -3,7 +3,8 @@
 from registry.core.names import RepositoryName
 from registry.core.retention import RetentionRule
 from registry.ports.catalog import Catalog, Freed, Transaction
-from tests.support.catalog_rows import FAR, digest, put_blob, put_model
+from registry.ports.upkeep import Tally
+from tests.support.catalog_rows import FAR, digest, manifest, push, put_blob, put_model
 
 
 class UpkeepContract:
@@ -63,6 +64,28 @@ class UpkeepContract:
             tx.condemn(repository, digest("one"), 1)
             put_model(tx, "team/m", "latest", "one")
             assert tx.condemned(FAR, 10) == []
+
+        await catalog.write(work)
+
+    async def test_manifests_without_a_tag_are_found(self, catalog: Catalog) -> None:
+        def work(tx: Transaction) -> None:
+            repository = put_model(tx, "team/m", "latest", "one", now=1).repository.id
+            put_model(tx, "team/m", "latest", "two", now=2)
+            push(tx, "team/m", ("w",))
+            for made in (
+                manifest("child", ("w",)),
+                manifest("index", children=("child",)),
+                manifest("signature", ("w",), subject="two"),
+                manifest("lost", ("w",), subject="nowhere"),
+            ):
+                tx.put_manifest(repository, made, 3)
+            put_model(tx, "team/other", "latest", "one", now=4)
+            tx.put_tag(repository, "both", digest("index"), 3)
+            found = {one for _, one in tx.untagged(FAR, 10)}
+            assert found == {digest("one"), digest("lost")}
+            assert tx.untagged(3, 10) == [(repository, digest("one"))]
+            assert tx.untagged(2, 10) == []  # it had its tag until then
+            assert tx.untagged_tally(FAR) == Tally(2, 0, 0)  # their blobs are others' too
 
         await catalog.write(work)
 

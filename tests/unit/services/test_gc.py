@@ -1,19 +1,23 @@
 """Garbage collection: the report, and that the work does what it said and no more."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from registry.core import media
 from registry.core.digest import Digest
 from registry.core.events import Count, Done
+from registry.core.manifest import Descriptor, encode_model
 from registry.core.names import ModelName, RepositoryName
 from registry.ports.transfers import Fetch, Part
 from registry.services.blobs import Blobs
 from registry.services.gc import REASONS, Collection, Plan
 from registry.services.history import History
+from registry.services.manifests import Put
 from registry.services.uploads import Chunk, UploadLimits, Uploads
 from registry.settings import Retention
 from tests.support.backends import CHOSEN
@@ -139,6 +143,34 @@ async def test_deleted_models_are_counted_with_the_bytes_that_go_with_them(tmp_p
         assert await collect(lib) == sums(plan)
         after = sum(file.stat().st_size for file in (lib.data / "blobs").iterdir())
         assert before - after == waiting.size
+
+
+async def test_what_a_push_replaced_goes_if_that_is_asked_for(lib: Library) -> None:
+    async def push(word: bytes) -> None:
+        for content in (b"{}", word):
+            digest = Digest.parse(await lib.put(content))
+            await lib.catalog.write(
+                lambda tx, d=digest: tx.link_blob(tx.put_repository(NAME).id, d, 1 << 62)  # type: ignore[misc]
+            )
+        body = encode_model(
+            Descriptor(media.CONFIG, Digest.of(b"{}"), 2),
+            [Descriptor(media.MODEL, Digest.of(word), len(word))],
+        )
+        await lib.manifests.put(NAME, Put("latest", body, media.DOCKER_MANIFEST))
+
+    lib.clock.now = time.time_ns()
+    await push(b"old weights")
+    await push(b"new weights")
+    assert sums(await collection(lib).plan(untagged=True)) == {}
+    lib.clock.now += 2 * DAY_NS
+    assert sums(await collection(lib).plan()) == {}
+    plan = await collection(lib).plan(untagged=True)
+    assert sums(plan) == {"untagged": (1, len(b"old weights"))}
+    events = [event async for event in collection(lib).run(untagged=True)]
+    assert Count(REASONS["untagged"], 1, len(b"old weights")) in events
+    assert str(Digest.of(b"new weights")) in lib.files()
+    assert str(Digest.of(b"old weights")) not in lib.files()
+    assert sums(await collection(lib).plan(untagged=True)) == {}
 
 
 async def test_pushes_go_on_while_it_runs_with_no_grace(lib: Library) -> None:
