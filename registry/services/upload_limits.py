@@ -1,11 +1,14 @@
 """What uploads may take, and how many this process has begun."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from registry.core.errors import TooLarge, Unavailable
+from registry.ports.catalog import Catalog, Reader
 from registry.ports.transfers import Upload
 
 NS = 10**9
+_LOOK_NS = 10 * NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,22 @@ class OpenSessions:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._until: dict[str, int] = {}
+        self._looked_at = 0
 
-    def check_room(self, now: int) -> None:
-        """Raise `Unavailable` if there is room for no more."""
+    async def check_room(self, catalog: Catalog, now: int) -> None:
+        """Raise `Unavailable` if there is room for no more.
+
+        Sessions may end without our hearing of it, on another replica, so their rows are asked when
+        they seem to be too many; not all the time, if they are.
+        """
         if len(self._until) < self._limit:
             return
         self._until = {session: until for session, until in self._until.items() if until > now}
+        if len(self._until) >= self._limit and now - self._looked_at > _LOOK_NS:
+            self._looked_at = now
+            known = list(self._until)
+            for session in await catalog.scan(lambda tx: _ended(tx, known)):
+                self._until.pop(session, None)
         if len(self._until) >= self._limit:
             raise Unavailable("too many uploads are open", retry_after_s=60)
 
@@ -51,3 +64,8 @@ class OpenSessions:
     def ended(self, upload: Upload) -> None:
         """A session is over."""
         self._until.pop(upload.id, None)
+
+
+def _ended(tx: Reader, sessions: Sequence[str]) -> list[str]:
+    rows = ((session, tx.upload(session)) for session in sessions)
+    return [session for session, row in rows if row is None or row.state in ("done", "failed")]

@@ -71,7 +71,7 @@ class Uploads:
             Unavailable: too many sessions are open.
         """
         now = self._clock()
-        self._open.check_room(now)
+        await self._open.check_room(self._catalog, now)
         session = str(uuid.uuid4())
 
         def work(tx: Transaction) -> Upload:

@@ -511,6 +511,19 @@ async def test_a_session_that_is_being_verified_does_not_expire(world: World) ->
     assert await replica.finish(session) == DIGEST
 
 
+async def test_sessions_that_ended_elsewhere_leave_room_for_others(world: World) -> None:
+    await world.restart(UploadLimits(sessions=2))
+    replica = Replica(world, MemoryStore(), UploadLimits())
+    for _ in range(2):
+        session, put = await replica.offer()
+        replica.store.send(put.url, WHOLE)
+        await replica.finish(session, TENSOR, None)
+    for _ in range(2):
+        await world.begin()
+    with pytest.raises(Unavailable, match="too many"):
+        await world.begin()
+
+
 async def test_parts_let_a_session_live_on(replica: Replica) -> None:
     session = await replica.world.begin()
     await replica.send(session, PARTS[0])
