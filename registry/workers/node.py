@@ -82,6 +82,8 @@ class Node:
         self._draining = False
         self._memory = machine.Memory(0, 0)
         self._memory_at = -_MEMORY_FOR_S
+        self._vram: int | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._load_bytes_per_s = 0
 
     @property
@@ -97,11 +99,13 @@ class Node:
     def facts(self) -> WorkerFacts:
         """What it runs and what room is left."""
         config, now = self._config, self._config.clock()
+        if self._looking is None:
+            self._looking = self._task(self._look_for_devices())
         held = sum(item.size for item in self._held.values())
         return WorkerFacts(
             engine=config.engine.name,
             version=config.engine.version,
-            memory_total=self._limit(),
+            memory_total=self._limit() if self._knows_limit else 0,
             memory_free=max(0, self._budget().memory - held),
             labels=config.labels,
             loaded=tuple(item.loaded(now) for item in self._held.values()),
@@ -196,6 +200,7 @@ class Node:
         try:
             files = await self._files(held.spec)
             async with self._turn:
+                await self._look_for_devices()
                 await self._start(held, files)
         except BaseException:
             self._forget(held)
@@ -324,14 +329,31 @@ class Node:
 
     # --- means
 
+    async def _look_for_devices(self) -> None:
+        """Until it is known what there is, nobody is told that a model is too large."""
+        devices = await self._starter.accelerators()
+        if self._vram is None:
+            self._vram = sum(device.memory_free for device in devices)
+            self._note()
+
+    @property
+    def _knows_limit(self) -> bool:
+        return self._vram is not None or self._config.settings.memory_bytes > 0
+
     def _limit(self) -> int:
         """Bytes that models may take in all."""
-        return self._config.settings.memory_bytes or int(self._machine().total * _SHARE)
+        return self._config.settings.memory_bytes or int(
+            (self._machine().total + (self._vram or 0)) * _SHARE
+        )
 
     def _budget(self) -> Budget:
-        """What there is for models now: what others of this machine hold is not there."""
-        held = sum(item.size for item in self._held.values() if item.ready)
-        memory = min(self._limit(), self._machine().free + held)
+        """What there is for models now: what others of this machine hold is not there.
+
+        Memory of accelerators counts as it was found at the beginning.
+        """
+        ready = [item for item in self._held.values() if item.ready]
+        ours = sum(item.size - item.size_vram for item in ready)
+        memory = min(self._limit(), self._machine().free + ours + (self._vram or 0))
         return Budget(memory, self._config.settings.max_loaded)
 
     def _machine(self) -> machine.Memory:

@@ -14,7 +14,7 @@ import re
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from registry.adapters.runner_wire import RunnerWire
 from registry.core.errors import WorkerLost
 from registry.workers import machine
 
+COMMAND = (sys.executable, "-P", "-m", "registry.workers.runner")
 _LINES = 200
 _LINE_BYTES = 4096
 _TAIL_BYTES = 1 << 14
@@ -231,7 +232,7 @@ async def launch(start: Start) -> Child:
     """
     try:
         process = await asyncio.create_subprocess_exec(
-            *_command(),
+            *COMMAND,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -250,10 +251,6 @@ async def launch(start: Start) -> Child:
         await asyncio.shield(child.wait())
         raise
     return child
-
-
-def _command() -> Sequence[str]:
-    return (sys.executable, "-P", "-m", "registry.workers.runner")
 
 
 async def _ready(child: Child, process: asyncio.subprocess.Process, start: Start) -> None:

@@ -3,7 +3,8 @@
 `python -m registry.workers.runner` reads one line of JSON settings from standard input, loads the
 model, says `{"address": …}` or `{"error": …}` in one line on standard output, and serves until
 standard input is closed. Whoever started it has closed that by its end, however it ended; on Linux
-the kernel sees to it too. With `program` in the settings it becomes that llama-server instead.
+the kernel sees to it too. With `program` in the settings it becomes that llama-server instead; with
+`devices` it only tells what accelerators there are.
 
 Source: spec inference-and-gguf 2.1.
 """
@@ -28,6 +29,9 @@ def main() -> int:
     """Run until standard input is closed."""
     settings = json.loads(_read_line())
     _live_with_parent(int(settings["parent"]))
+    if settings.get("devices"):
+        _say({"devices": _devices()})
+        return 0
     if settings.get("program"):
         environment = {**os.environ, "LLAMA_API_KEY": settings["api_key"]}
         command = [settings["program"], *settings["arguments"]]
@@ -70,7 +74,18 @@ def _live_with_parent(parent: int) -> None:
         return
 
 
-def _say(what: Mapping[str, str]) -> None:
+def _devices() -> list[dict[str, Any]]:
+    """Devices that have memory of their own; one that shares the machine's adds none."""
+    engine = __import__("xllamacpp")
+    own = engine.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_GPU
+    return [
+        {"name": item["name"], "total": item["memory_total"], "free": item["memory_free"]}
+        for item in engine.get_device_info()
+        if item["type"] == own
+    ]
+
+
+def _say(what: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from registry.adapters.runner_wire import RunnerWire
 from registry.settings import Worker as WorkerSettings
 from registry.workers import machine
+from registry.workers.devices import Device, accelerators
 from registry.workers.engine import Engine
 from registry.workers.holding import Held
 from registry.workers.launch import (
@@ -46,6 +47,15 @@ class Starter:
             os.environ, str(_SOURCES), dedicated=settings.dedicated
         )
         self._folder: Path | None = None
+        self._devices: tuple[Device, ...] | None = None
+        self._asking = asyncio.Lock()
+
+    async def accelerators(self) -> tuple[Device, ...]:
+        """What the engine can put models on besides this machine's memory; asked once."""
+        async with self._asking:
+            if self._devices is None:
+                self._devices = await accelerators(self._engine, self._environment)
+        return self._devices
 
     async def start(self, held: Held, files: Files) -> None:
         """Start a runner for `held`, and wait until its model is loaded.

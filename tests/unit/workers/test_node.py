@@ -235,6 +235,7 @@ async def test_a_crash_is_told_and_an_end_that_somebody_made_is_none(
 
 async def stopped_at_load(shelf: Shelf, worker: Node) -> Running:
     """A lease whose runner was killed while it loaded the model."""
+    worker._starter._devices = ()  # whose process would be the first
     loading = asyncio.create_task(worker.acquire(shelf.put("m", MODEL)))
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     await eventually(lambda: children.read_text().split())
@@ -508,6 +509,7 @@ async def test_memory_that_others_hold_is_not_there(
 ) -> None:
     monkeypatch.setattr(machine, "memory", lambda: machine.Memory(10 << 30, 1 << 30))
     async with node(shelf) as worker:
+        await eventually(lambda: worker.facts().memory_total)  # the engine was asked by then
         assert worker.facts().memory_total == 9 * (1 << 30)
         assert worker.facts().memory_free == 1 << 30
         with pytest.raises(Unavailable, match=r"\(3.0 GiB\) than others leave \(1.0 GiB\)"):
