@@ -90,11 +90,7 @@ class DirectUploads:
 
         That needs a store that checks what it gets: whoever has the URL could otherwise put other
         bytes in the place of verified ones for as long as it lives.
-
-        Raises:
-            TooLarge: the blob exceeds its limit.
         """
-        self._limits.check_size(size)
         digest = Digest.parse(upload.declared_digest)
         if not 0 < size <= LARGEST_PUT or digest.algorithm != "sha256":
             return None
@@ -113,8 +109,8 @@ class DirectUploads:
         """
         if upload.state not in STATES:
             raise UploadUnknown(f"upload unknown: {upload.id}")
-        if upload.state == "direct":
-            landed = await self.store.landed(upload.storage_key)
+        landed = await self.store.landed(upload.storage_key)
+        if landed is not None or upload.state == "direct":
             return landed.size if landed else 0
         size = 0
         for number, part in enumerate(await self.store.parts(upload.storage_key), 1):

@@ -67,9 +67,11 @@ class Uploads:
         It is for `subject` alone, whatever token a later request comes with: see `check_subject`.
 
         Raises:
+            TooLarge: no blob may be so large.
             QuotaExceeded: so much does not fit into the namespace.
             Unavailable: too many sessions are open.
         """
+        self._limits.check_size(size)
         now = self._clock()
         await self._open.check_room(self._catalog, now)
         session = str(uuid.uuid4())
