@@ -121,6 +121,7 @@ class Errand:
     reason: str = ""  # why it was stopped
     lost: bool = False  # to another process
     closed: bool = False  # its row too, and nobody of this process waits for it there
+    _cancelled: bool = False
 
     def outcome(self) -> str | None:
         """The result; None if another process does it now."""
@@ -130,10 +131,16 @@ class Errand:
             return None
         raise OperationFailed(self.reason or STOPPED)
 
+    def cancel(self) -> None:
+        """Let it stop. Once: a second time would break into what it does to put things away."""
+        if not self._cancelled:
+            self._cancelled = True
+            self.task.cancel()
+
     async def stop(self, reason: str) -> None:
         """Stop it, and see it put away what it has."""
         self.reason = self.reason or reason
-        self.task.cancel()
+        self.cancel()
         await asyncio.wait({self.task})
         if not self.task.cancelled():
             self.task.exception()  # whoever waited was told; nobody is left to tell

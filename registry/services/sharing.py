@@ -210,7 +210,7 @@ class Sharing:
         """Do a job here."""
         before = self._errands.get(job.key)
         if before is not None:
-            before.task.cancel()  # its own job is over
+            before.cancel()  # its own job is over
         errand = Errand(Effort(job.id, self.process, self.clock), work)
         self._errands[job.key] = errand
         errand.task = asyncio.create_task(self._run(errand, before))

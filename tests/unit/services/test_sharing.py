@@ -464,3 +464,20 @@ class TestOwnersThatAreGone:
             watching = asyncio.create_task(survivor.desk.watch())
             assert "went away" in (await until(survivor, "failed")).error
             watching.cancel()
+
+
+async def test_work_that_puts_things_away_is_not_broken_into(one: Process) -> None:
+    put_away = asyncio.Event()
+
+    async def work(effort: Effort) -> str:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.3)  # several beats, each of which sees the job cancelled
+            put_away.set()
+        return ""
+
+    async with one.sharing.join(WHAT, Asking("h"), work) as share:
+        await asyncio.sleep(0.05)
+        await one.desk.cancel(share.job.id, "root")
+    assert put_away.is_set()
