@@ -1,6 +1,8 @@
 """Shared work: of equal work one piece is done, in one of two processes, as long as one waits."""
 
 import asyncio
+import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -481,3 +483,60 @@ async def test_work_that_puts_things_away_is_not_broken_into(one: Process) -> No
         await asyncio.sleep(0.05)
         await one.desk.cancel(share.job.id, "root")
     assert put_away.is_set()
+
+
+class Crowd:
+    """Askers at several processes, for work of three kinds that fails now and then."""
+
+    def __init__(self, seed: int, places: list[Process]) -> None:
+        self.dice = random.Random(seed)
+        self.places = places
+        self.outcomes: Counter[str] = Counter()
+
+    async def work(self, effort: Effort) -> str:
+        await asyncio.sleep(self.dice.random() / 5)
+        if self.dice.random() < 0.2:
+            raise StorageFull("no space")
+        await self.places[0].catalog.write(lambda tx: effort.conclude(tx, "made"))
+        return "made"
+
+    async def ask(self, number: int) -> None:
+        for turn in range(12):
+            try:
+                await self.ask_once(Asking(f"holder {number} {turn}"))
+            except RegistryError as error:
+                self.outcomes[type(error).__name__] += 1
+
+    async def ask_once(self, asking: Asking) -> None:
+        place = self.dice.choice(self.places)
+        what = What("convert", f"key {self.dice.randrange(3)}", "a")
+        async with place.sharing.join(what, asking, self.work) as share:
+            if self.dice.random() < 0.1:
+                await place.desk.cancel(share.job.id, "root")
+            if self.dice.random() < 0.7:
+                self.outcomes[await result(share)] += 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_many_come_and_go_and_nothing_stays_under_way(tmp_path: Path, seed: int) -> None:
+    """Four processes, of which one dies and one ends; askers that leave, and some that cancel."""
+    async with AsyncExitStack() as stack:
+        places = [await stack.enter_async_context(process(tmp_path)) for _ in range(4)]
+        crowd = Crowd(seed, places)
+        watching = [asyncio.create_task(place.desk.watch()) for place in places[2:]]
+        async with asyncio.timeout(60):
+            asking = [asyncio.create_task(crowd.ask(number)) for number in range(8)]
+            await asyncio.sleep(0.5)
+            await places[0].die()
+            await places[1].sharing.close()
+            await asyncio.gather(*asking)
+            while await rows_under_way(places[3]):
+                await asyncio.sleep(0.05)
+        for task in watching:
+            task.cancel()
+    assert crowd.outcomes["made"] > 20, crowd.outcomes
+    assert set(crowd.outcomes) <= {"made", "StorageFull", "OperationFailed", "Conflict"}
+
+
+async def rows_under_way(place: Process) -> list[Job]:
+    return await place.catalog.read(lambda tx: tx.jobs_under_way())
