@@ -11,7 +11,15 @@ import array
 import base64
 import binascii
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -106,37 +114,19 @@ class LlamaRunning:
         """What it took to get ready for this lease."""
         return self._load_ns
 
-    async def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[Piece, None]:
+    def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[Piece, None]:
         """A completion.
 
         For images `prompt` is `{"prompt_string", "multimodal_data": [base64, …]}`, and each
         `[img-N]` of the text stands for the N-th of them.
         """
         asked = {"cache_prompt": True, **body, **_STREAMED, "return_tokens": True}
-        if isinstance(asked.get("prompt"), Mapping):
-            asked["prompt"] = await self._marked(asked["prompt"])
-        async with aclosing(self._frames("/completion", asked)) as frames:
-            async for frame in frames:
-                piece = completion_piece(frame)
-                if piece is None:
-                    continue
-                yield piece
-                if piece.stop is not None:
-                    return
-        raise WorkerLost
+        return self._pieces("/completion", asked, completion_piece)
 
-    async def chat(self, body: Mapping[str, Any]) -> AsyncGenerator[Piece, None]:
+    def chat(self, body: Mapping[str, Any]) -> AsyncGenerator[Piece, None]:
         """A chat that the engine renders and whose tool calls and thoughts it tells apart."""
         asked = {"cache_prompt": True, **body, **_STREAMED}
-        async with aclosing(self._frames("/v1/chat/completions", asked)) as frames:
-            async for frame in frames:
-                piece = chat_piece(frame)
-                if piece is None:
-                    continue
-                yield piece
-                if piece.stop is not None:
-                    return
-        raise WorkerLost
+        return self._pieces("/v1/chat/completions", asked, chat_piece)
 
     def native(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
         """Not of this dialect.
@@ -224,9 +214,16 @@ class LlamaRunning:
             raise refusal(reply.status, text)
         return _object(text)
 
-    async def _frames(
-        self, path: str, body: Mapping[str, Any]
-    ) -> AsyncGenerator[Mapping[str, Any], None]:
+    async def _pieces(
+        self, path: str, body: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Piece | None]
+    ) -> AsyncGenerator[Piece, None]:
+        """The pieces of a streamed answer, each frame of which is `read`.
+
+        Raises:
+            WorkerLost: it broke off.
+        """
+        if isinstance(body.get("prompt"), Mapping):
+            body = {**body, "prompt": await self._marked(body["prompt"])}
         data = _dumped(body)
         if len(data) > _SHORT:
             data = _dumped({**body, **_REPORTED})
@@ -235,35 +232,39 @@ class LlamaRunning:
         try:
             if reply.status >= 400:
                 raise refusal(reply.status, await reply.read(_ERROR_BYTES))
-            async with aclosing(_events(reply)) as events:
-                async for event in events:
-                    yield event
+            rest = b""
+            async with aclosing(reply.chunks()) as chunks:
+                async for chunk in chunks:
+                    *events, rest = (rest + chunk if rest else chunk).split(b"\n\n")
+                    for frame in _frames(events, rest):
+                        piece = read(frame)
+                        if piece is None:
+                            continue
+                        yield piece
+                        if piece.stop is not None:
+                            return
         finally:
             await self._close(reply)
+        raise WorkerLost
 
     async def _close(self, reply: Reply) -> None:
         self._open.discard(reply)
         await reply.close()
 
 
-async def _events(reply: Reply) -> AsyncGenerator[Mapping[str, Any], None]:
-    """The objects of a stream of server-sent events; pings and `[DONE]` are passed over.
+def _frames(events: list[bytes], rest: bytes) -> Iterator[Mapping[str, Any]]:
+    """The objects of server-sent events; pings and `[DONE]` are passed over.
 
     Raises:
-        WorkerLost: it broke off.
-        OperationFailed: an event is out of all bounds, or reports the runner's failure.
+        OperationFailed: one is out of all bounds, or reports the runner's failure.
     """
-    rest = b""
-    async with aclosing(reply.chunks()) as chunks:
-        async for chunk in chunks:
-            *events, rest = (rest + chunk if rest else chunk).split(b"\n\n")
-            if len(rest) > _EVENT_BYTES:
-                raise OperationFailed("the runner's answer has no end")
-            for event in events:
-                if event.startswith(b"data: {"):
-                    yield _object(event[6:])
-                elif event.startswith(b"error: "):
-                    raise refusal(500, event[7:])
+    if len(rest) > _EVENT_BYTES:
+        raise OperationFailed("the runner's answer has no end")
+    for event in events:
+        if event.startswith(b"data: {"):
+            yield _object(event[6:])
+        elif event.startswith(b"error: "):
+            raise refusal(500, event[7:])
 
 
 def _object(text: bytes) -> Mapping[str, Any]:

@@ -72,9 +72,19 @@ class _Completion:
                     yield event
                     if isinstance(event, End):
                         return
-        async with aclosing(self._answer()) as events:
-            async for event in events:
-                yield event
+        body = self._body(self._job.schema)
+        async with closing(self._stage.running.complete(body)) as pieces:
+            async for piece in pieces:
+                delta = self._teller.take(piece)
+                if not delta.is_empty:
+                    yield delta
+                stop = self._stop(piece)
+                if stop is not None:
+                    break
+            else:
+                raise WorkerLost
+        for event in await self._ended(stop):
+            yield event
 
     async def _thoughts(self) -> AsyncGenerator[AnswerEvent, None]:
         """What is thought, without the format; the prompt then goes on from there."""
@@ -107,21 +117,6 @@ class _Completion:
         if prompt.tokens:
             start = await self._stage.running.detokenize(prompt.tokens)
         self._prompt = replace(prompt, text=start + said, tokens=())
-
-    async def _answer(self) -> AsyncGenerator[AnswerEvent, None]:
-        body = self._body(self._job.schema)
-        async with closing(self._stage.running.complete(body)) as pieces:
-            async for piece in pieces:
-                delta = self._teller.take(piece)
-                if not delta.is_empty:
-                    yield delta
-                stop = self._stop(piece)
-                if stop is not None:
-                    break
-            else:
-                raise WorkerLost
-        for event in await self._ended(stop):
-            yield event
 
     async def _ended(self, stop: Stop) -> list[AnswerEvent]:
         """What was held back, and the end."""

@@ -203,17 +203,14 @@ class Generation:
             return _ALL if here == {Dialect.OPENAI} else _ALL - {Dialect.OPENAI}
         return _ALL
 
-    async def _events(self, job: Job, running: Running) -> AsyncGenerator[AnswerEvent, None]:
+    def _events(self, job: Job, running: Running) -> AsyncGenerator[AnswerEvent, None]:
         """The answer by one lease; asked again with another if that one is lost at once."""
-        ticks = self._clocks.ticks
         if job.only_loads:
-            yield End(Reason.LOAD)
-            return
+            return _loaded()
+        ticks = self._clocks.ticks
         today = datetime.fromtimestamp(self._clocks.now() / _NS).astimezone().date()
         stage = Stage(running, Watch(job.began, ticks(), ticks), today, self._marks)
-        async with aclosing(_way(job, running)(job, stage)) as events:
-            async for event in events:
-                yield event
+        return _way(job, running)(job, stage)
 
     # --- embeddings ---------------------------------------------------------------------------
 
@@ -241,6 +238,10 @@ class Generation:
         keep_alive = self._keep_alive(wished)
         async with aclosing(self._router.stream(inputs.spec, keep_alive, use, errand)) as found:
             return await anext(found), load_ns
+
+
+async def _loaded() -> AsyncGenerator[AnswerEvent, None]:
+    yield End(Reason.LOAD)
 
 
 def _way(job: Job, running: Running) -> Callable[[Job, Stage], AsyncGenerator[AnswerEvent, None]]:
