@@ -98,7 +98,7 @@ from registry.web.proxies import Forwarded
 from registry.web.resources import not_found
 from registry.web.urls import own_names
 from registry.workers.engine import find_engine
-from registry.workers.local import LOCAL, local_node
+from registry.workers.local import LOCAL, Library, local_node
 from registry.workers.machine import cores
 
 log = structlog.get_logger()
@@ -386,9 +386,11 @@ def add_local_worker(services: Services) -> None:
         return
     router = services.router
     crashed = partial(router.crashed, LOCAL)
-    router.add(
-        local_node(wanted, engine, services.catalog, services.store, router.refresh, crashed)
-    )
+    router.add(local_node(wanted, engine, _library(services), router.refresh, crashed))
+
+
+def _library(services: Services) -> Library:
+    return Library(services.catalog, services.store, services.settings.data / "cache")
 
 
 async def _setup_code(settings: Settings) -> str | None:

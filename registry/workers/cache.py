@@ -17,14 +17,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
 from registry.adapters.store_marker import read_marker
 from registry.core.digest import Digest
 from registry.core.errors import CannotRun, DigestInvalid, StorageFull, Unavailable
-from registry.ports.workers import Weights
-from registry.workers.transfer import FetchBroken, FetchRefused, Source, Transfer, WrongBytes
+from registry.ports.workers import Weights, WorkerFacts
+from registry.workers.transfer import FetchBroken, FetchRefused, WrongBytes
 
 _TRIES = 5
 _PAUSE_S = 0.5
@@ -52,6 +53,22 @@ class _Fetching:
     abandoned: bool = False
 
 
+class Try(Protocol):
+    """One try to fetch a blob into a file: see `Transfer`."""
+
+    received: int
+
+    async def run(self) -> None:
+        """Fetch what is missing of it."""
+
+
+class Origin(Protocol):
+    """Where blobs come from."""
+
+    def transfer(self, weights: Weights, part: Path) -> Try:
+        """A try to fetch one into `part`, which may have its beginning."""
+
+
 class BlobCache:
     """Blobs in `folder`, no more than `limit_bytes` of them (0: what the disk has, less a little).
 
@@ -62,7 +79,7 @@ class BlobCache:
     def __init__(
         self,
         folder: Path,
-        source: Source,
+        source: Origin,
         in_use: Callable[[], frozenset[Digest]],
         *,
         limit_bytes: int = 0,
@@ -182,7 +199,7 @@ class BlobCache:
         """Fetch it, again and again while that may help."""
         failures, wrong = 0, 0
         while True:
-            transfer = Transfer(self._source, weights, part)
+            transfer = self._source.transfer(weights, part)
             began = time.monotonic()
             try:
                 await transfer.run()
@@ -234,6 +251,18 @@ class BlobCache:
             return sum(item.size for item in self._kept.values()) + wanted <= self._limit
         disk = shutil.disk_usage(self._blobs)
         return disk.free - wanted >= disk.total * _SPARE
+
+
+def in_use(facts: WorkerFacts) -> frozenset[Digest]:
+    """Blobs that runners have open: a runner's key begins with them."""
+    found = set()
+    for item in facts.loaded:
+        for part in item.key.split("|"):
+            try:
+                found.add(Digest.parse(part))
+            except DigestInvalid:
+                break
+    return frozenset(found)
 
 
 def _publish(part: Path, file: Path) -> None:

@@ -20,12 +20,10 @@ from typing import IO
 import structlog
 
 from registry.adapters.tensors_process import TensorProcesses
-from registry.core.digest import Digest
-from registry.core.errors import CannotRun, DigestInvalid, OperationFailed
-from registry.ports.workers import WorkerFacts
+from registry.core.errors import CannotRun, OperationFailed
 from registry.settings import Settings
 from registry.workers.agent import Agent
-from registry.workers.cache import BlobCache
+from registry.workers.cache import BlobCache, in_use
 from registry.workers.engine import find_engine
 from registry.workers.library import Library
 from registry.workers.library import check_url as check_url
@@ -148,18 +146,6 @@ async def _drained(node: Node, stops: "asyncio.Queue[None]") -> None:
     for task in (draining, again):
         task.cancel()
     await asyncio.gather(draining, again, return_exceptions=True)
-
-
-def in_use(facts: WorkerFacts) -> frozenset[Digest]:
-    """Blobs that runners have open: a runner's key begins with them."""
-    found = set()
-    for item in facts.loaded:
-        for part in item.key.split("|"):
-            try:
-                found.add(Digest.parse(part))
-            except DigestInvalid:
-                break
-    return frozenset(found)
 
 
 def _locked(folder: Path) -> IO[bytes]:

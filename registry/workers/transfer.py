@@ -60,6 +60,10 @@ class Source:
         """The URL of a blob."""
         return f"{self.url}/api/v1/link/blobs/{weights.digest}"
 
+    def transfer(self, weights: Weights, part: Path) -> "Transfer":
+        """A try to fetch it into a file."""
+        return Transfer(self, weights, part)
+
 
 class Transfer:
     """One try. `received` counts the bytes that came by it."""

@@ -1,18 +1,20 @@
 """The local worker opens blobs where the store has them."""
 
 from pathlib import Path
-from typing import cast
 
 import pytest
 
+from registry.adapters.blobs_fs import FileBlobStore
 from registry.core.digest import Digest
-from registry.core.errors import BlobUnknown, Unavailable
+from registry.core.errors import BlobUnknown, CannotRun
 from registry.ports.blobs import BlobStore
 from registry.ports.workers import LoadSpec, RunnerOptions, Weights
 from registry.settings import Settings
+from registry.workers import local as workers_local
 from registry.workers.engine import find_engine
 from registry.workers.local import LOCAL, local_node
-from tests.support.library import library
+from registry.workers.node import Node
+from tests.support.library import Library, library
 from tests.support.nodes import Shelf, said
 from tests.support.scripted_model import scripted_model
 
@@ -31,7 +33,8 @@ async def test_a_blob_of_the_library_is_run_without_a_copy(tmp_path: Path) -> No
             options=RunnerOptions(num_ctx=256),
         )
         settings = Settings.load({"REGISTRY_WORKER__LABELS": "CPU, near"}).worker
-        worker = local_node(settings, find_engine("xllamacpp"), lib.catalog, lib.store)
+        source = workers_local.Library(lib.catalog, lib.store, tmp_path / "cache")
+        worker = local_node(settings, find_engine("xllamacpp"), source)
         try:
             assert (worker.name, worker.facts().has_all) == (LOCAL, True)
             assert worker.facts().labels == {"cpu", "near"}
@@ -45,25 +48,50 @@ async def test_a_blob_of_the_library_is_run_without_a_copy(tmp_path: Path) -> No
             await worker.close()
 
 
-class NoFiles:
-    """A store somewhere else."""
+class Elsewhere(FileBlobStore):
+    """A store without files of its own."""
+
+    reuses_keys = False
 
     def path(self, storage_key: str) -> str | None:
         return None
 
 
-async def test_a_blob_that_is_gone_or_lies_elsewhere_is_told(tmp_path: Path) -> None:
-    settings = Settings.load({}).worker
-    engine = find_engine("xllamacpp")
+async def test_a_blob_that_is_gone_is_told(tmp_path: Path) -> None:
     async with library(tmp_path / "data") as lib:
-        digest = Digest.parse(await lib.put(b"some bytes"))
-        spec = LoadSpec(Shelf(tmp_path).put("m", b"").name, digest, Weights(digest, 10))
-        missing = Weights(Digest.of(b"other"), 10)
-        elsewhere = local_node(settings, engine, lib.catalog, cast(BlobStore, NoFiles()))
-        here = local_node(settings, engine, lib.catalog, lib.store)
-        with pytest.raises(Unavailable, match="no files that a local worker could open"):
-            await elsewhere._config.fetch(spec.model)
+        here = node(lib, tmp_path)
         with pytest.raises(BlobUnknown):
-            await here._config.fetch(missing)
-        path = await here._config.fetch(spec.model)
-        assert path.read_bytes() == b"some bytes"
+            await here._config.fetch(Weights(Digest.of(b"other"), 10))
+        digest = Digest.parse(await lib.put(b"some bytes"))
+        assert (await here._config.fetch(Weights(digest, 10))).read_bytes() == b"some bytes"
+    assert not (tmp_path / "cache").exists()
+
+
+def node(lib: Library, tmp_path: Path, store: BlobStore | None = None) -> Node:
+    source = workers_local.Library(lib.catalog, store or lib.store, tmp_path / "cache")
+    return local_node(Settings.load({}).worker, find_engine("xllamacpp"), source)
+
+
+async def test_a_blob_of_an_object_store_is_fetched_once_and_goes_on(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 20_000
+    async with library(tmp_path / "data") as lib:
+        weights = Weights(Digest.parse(await lib.put(data)), len(data))
+        elsewhere = node(lib, tmp_path, Elsewhere(tmp_path / "data"))
+        part = tmp_path / "cache" / "incoming" / weights.digest.file_name
+        part.write_bytes(data[:1_000_000])
+        path = await elsewhere._config.fetch(weights)
+        assert path.read_bytes() == data
+        assert path.parent == tmp_path / "cache" / "blobs"
+        assert await elsewhere._config.fetch(weights) == path
+        again = node(lib, tmp_path, Elsewhere(tmp_path / "data"))
+        assert await again._config.fetch(weights) == path
+
+
+async def test_bytes_of_an_object_store_that_are_others_are_not_kept(tmp_path: Path) -> None:
+    async with library(tmp_path / "data") as lib:
+        weights = Weights(Digest.parse(await lib.put(b"some bytes")), 10)
+        (tmp_path / "data" / "blobs" / weights.digest.file_name).write_bytes(b"others now")
+        elsewhere = node(lib, tmp_path, Elsewhere(tmp_path / "data"))
+        with pytest.raises(CannotRun):
+            await elsewhere._config.fetch(weights)
+        assert list((tmp_path / "cache").rglob("sha256-*")) == []

@@ -10,8 +10,9 @@ from registry.core.errors import CannotRun, OperationFailed, RequestInvalid
 from registry.core.names import ModelName
 from registry.ports.workers import Loaded, LoadSpec, RunnerOptions, Weights, WorkerFacts
 from registry.settings import Settings
+from registry.workers.cache import in_use
 from registry.workers.library import Library, LinkRefused, check_url
-from registry.workers.remote import Post, _credential, _default_name, _locked, in_use, serve
+from registry.workers.remote import Post, _credential, _default_name, _locked, serve
 from tests.support.linked import Place, taking_workers
 
 pytestmark = pytest.mark.anyio
