@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from starlette.responses import Response
 
-from registry.core.access import Right
+from registry.core.access import Group, Right
 from registry.core.errors import ModelUnknown
 from registry.core.events import Done, Events, Status
 from registry.core.names import ModelName
@@ -213,6 +213,7 @@ async def history(call: Call) -> schemas.Changes:
 async def restore(call: Call) -> schemas.Restored:
     """Point a tag at what it was: also bring a deleted model back, while that is possible."""
     ask = call.asked(schemas.RestoreAsk)
+    await auth.require(call.request, Group.WRITE)
     call.note("model.restore", f"{ask.model} {ask.to}")
     name = await _readable(call, ask.model)
     guard = await auth.guard(call.request, name.repository)

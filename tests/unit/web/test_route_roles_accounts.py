@@ -167,7 +167,7 @@ LINES = [
          route=f"{V1}/retention"),
     Line("GET", f"{V1}/history?model=none", "401 401 404 404 404 404 403 404 403 404",
          route=f"{V1}/history"),
-    Line("POST", f"{V1}/history", "401 401 404 404 404 404 403 404 403 404",
+    Line("POST", f"{V1}/history", "401 401 404 404 404 404 403 403 403 404",
          '{"model":"none"}'),
     Line("GET", "/metrics", "401 401 403 403 403 403 403 403 403 200"),
     # the pages
