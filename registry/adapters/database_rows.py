@@ -35,7 +35,17 @@ from registry.core import dump
 from registry.core.errors import Conflict, OperationFailed, Unavailable
 
 PASSING = frozenset(
-    {"alembic_version", "fetch", "fetch_part", "job", "lease", "nonce", "replica", "upload"}
+    {
+        "alembic_version",
+        "fetch",
+        "fetch_part",
+        "job",
+        "job_asker",
+        "lease",
+        "nonce",
+        "replica",
+        "upload",
+    }
 )
 """Tables whose rows mean something only to processes that run, or to bytes not backed up."""
 _BATCH = 1_000
