@@ -5,7 +5,6 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -54,7 +53,7 @@ from registry.services.direct import DirectUploads
 from registry.services.efforts import Process
 from registry.services.fleet import Fleet
 from registry.services.generation import Clocks, Generation
-from registry.services.housekeeping import Housekeeping
+from registry.services.housekeeping import Housekeeping, check_place
 from registry.services.inference import Inference
 from registry.services.job_desk import JobDesk
 from registry.services.listing import Listing
@@ -106,20 +105,10 @@ _NS = 1_000_000_000
 _S3 = "registry.adapters.s3_storage"  # imported where it is used: the client library is large
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """Where blobs are, where tags are published, and what clients may do there by themselves."""
-
-    blobs: BlobStore
-    folder: ModelsFolder
-    direct: Direct | None = None
-
-
 def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Services:
     """Make the adapters and services of a settings; the schema must be up to date."""
     catalog = open_catalog(settings.database_url, settings.sqlite_path, settings.database)
-    storage = _storage(settings, clock)
-    store, folder = storage.blobs, storage.folder
+    store, folder, direct = _storage(settings, clock)
     retention = settings.retention
     housekeeping = Housekeeping(catalog, store, folder, retention, clock)
     blobs = Blobs(catalog, store, Lives(retention.grace_s * _NS, retention.lease_s * _NS), clock)
@@ -147,7 +136,7 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         blobs=blobs,
         uploads=uploads,
         upkeep=Upkeep.of(manifests, uploads, adoption, upstreams, settings),
-        direct=_direct(settings, blobs, storage.direct),
+        direct=_direct(settings, blobs, direct),
         manifests=manifests,
         models=models,
         listing=Listing(catalog, rfc3339),
@@ -215,10 +204,14 @@ def _workshop(settings: Settings) -> TensorWorkshop:
     return Quantizer(Program.find(wanted.quantizer, settings.data, threads, memory), own)
 
 
-def _storage(settings: Settings, clock: Callable[[], int]) -> Storage:
+def _storage(
+    settings: Settings, clock: Callable[[], int]
+) -> tuple[BlobStore, ModelsFolder, Direct | None]:
+    """Where blobs and tags are, and what clients may do there by themselves."""
     if not settings.storage_url:
-        return Storage(FileBlobStore(settings.data), FolderOnDisk(settings.data))
-    return Storage(*import_module(_S3).open_storage(settings, clock))
+        return FileBlobStore(settings.data), FolderOnDisk(settings.data), None
+    found: tuple[BlobStore, ModelsFolder, Direct] = import_module(_S3).open_storage(settings, clock)
+    return found
 
 
 def _direct(settings: Settings, blobs: Blobs, store: Direct | None) -> DirectUploads | None:
@@ -386,16 +379,14 @@ def add_local_worker(services: Services) -> None:
         return
     router = services.router
     crashed = partial(router.crashed, LOCAL)
-    router.add(local_node(wanted, engine, _library(services), router.refresh, crashed))
-
-
-def _library(services: Services) -> Library:
-    return Library(services.catalog, services.store, services.settings.data / "cache")
+    library = Library(services.catalog, services.store, services.settings.data / "cache")
+    router.add(local_node(wanted, engine, library, router.refresh, crashed))
 
 
 async def _setup_code(settings: Settings) -> str | None:
     catalog = open_catalog(settings.database_url, settings.sqlite_path, settings.database)
     try:
+        await check_place(catalog, in_folder=not settings.storage_url)
         return await Accounts(catalog, settings, time.time_ns).ensure_setup_code()
     finally:
         await catalog.close()

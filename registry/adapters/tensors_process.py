@@ -20,9 +20,10 @@ import structlog
 from anyio import CancelScope
 
 import registry
+from registry.adapters.fs_files import free_bytes
 from registry.adapters.os_errors import os_errors
 from registry.core import errors
-from registry.core.errors import OperationFailed, RegistryError
+from registry.core.errors import OperationFailed, RegistryError, StorageFull
 from registry.ports.blobs import Opened, Sink
 from registry.ports.tensors import TensorJob
 
@@ -88,6 +89,8 @@ class TensorProcesses:
         if found is not None:
             return found
         with os_errors():
+            if free_bytes(self._scratch) < opened.size:
+                raise StorageFull("no space left for a copy of the model's file")
             copy = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - the stack closes it
             stack.enter_context(copy)
             async for chunk in opened.chunks(0, opened.size):

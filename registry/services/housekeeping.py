@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from registry.core.errors import RegistryError
+from registry.core.errors import OperationFailed, RegistryError
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog, Freed, Transaction
 from registry.ports.folder import ModelsFolder
@@ -149,3 +149,18 @@ class Housekeeping:
                 await duty()
             except RegistryError as error:
                 log.warning("housekeeping failed", duty=duty.__name__, error=str(error))
+
+
+async def check_place(catalog: Catalog, *, in_folder: bool) -> None:
+    """Look whether the catalog's blobs are where the settings say.
+
+    Raises:
+        OperationFailed: they are in the other kind of store.
+    """
+    for blob in await catalog.read(lambda tx: tx.blobs_after("", 1)):
+        if in_folder != (blob.storage_key == blob.digest.file_name):
+            place = "an object store" if in_folder else "the data folder"
+            raise OperationFailed(
+                f"the blobs of this database are in {place}, and REGISTRY_STORAGE_URL says "
+                "otherwise: registry backup and restore move them"
+            )

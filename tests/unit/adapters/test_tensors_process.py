@@ -14,7 +14,7 @@ import pytest
 
 from registry.adapters.blobs_fs import FileBlobStore
 from registry.adapters.tensors_process import Process, TensorProcesses
-from registry.core.errors import OperationFailed, RegistryError, Unsupported
+from registry.core.errors import OperationFailed, RegistryError, StorageFull, Unsupported
 from registry.ports.blobs import Opened
 from registry.ports.tensors import TensorJob
 from registry.tensors.engine import find_engine
@@ -256,6 +256,14 @@ class Remote:
     async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
         yield self._data[start : stop // 2]
         yield self._data[stop // 2 : stop]
+
+
+async def test_a_blob_that_is_elsewhere_and_does_not_fit_is_refused_at_once(world: World) -> None:
+    remote = Remote(b"")
+    remote.size = 1 << 60
+    with pytest.raises(StorageFull):
+        async with world.workshop.begin(TensorJob("gguf", [("m.gguf", remote)])):  # type: ignore[list-item]  # all it asks
+            pass
 
 
 async def test_a_blob_that_is_elsewhere_is_copied_out_of_sight(
