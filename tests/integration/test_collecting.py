@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -82,7 +82,9 @@ class Race:
             client.close()
 
     def run(self) -> None:
-        deeds = [(self.push, number) for number in range(PUSHERS)]
+        deeds: list[tuple[Callable[[int], None], int]] = [
+            (self.push, number) for number in range(PUSHERS)
+        ]
         deeds += [(self.check, 0), (self.check, 1), (self.collect, 0), (self.scrub, 0)]
         threads = [threading.Thread(target=deed, args=(number,)) for deed, number in deeds]
         for thread in threads:
