@@ -28,6 +28,7 @@ T = TypeVar("T")
 _SCANNERS = 2  # threads for long reads; more would only share the same disk and processor
 _BUSY_S = 5.0
 _LOOK_S = 0.1
+_MAPPED_BYTES = 1 << 31  # of the file, by readers; pages that the system may take back
 _READ_BUSY_S = 1.0  # readers wait for others only while a crashed process's log is recovered
 
 
@@ -110,6 +111,8 @@ class SqliteCatalog:
     def _connect(self) -> sqlite3.Connection:
         connection = connect(self._path, _READ_BUSY_S)
         connection.execute("PRAGMA query_only = ON")
+        # With a million blobs a HEAD costs 18 µs so, and 25 to 47 by reads into its own cache
+        connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
         with self._lock:
             self._open.append(connection)
         return connection
