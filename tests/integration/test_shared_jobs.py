@@ -147,10 +147,11 @@ def pair(tmp_path: Path, database: str) -> Iterator[tuple[Server, Server]]:
         "REGISTRY_UPSTREAM__STREAMS": "2",
     }
     with ExitStack() as stack:
-        servers = [start(tmp_path / "data", None, **settings) for _ in range(2)]
-        for server in servers:
-            stack.callback(server.stop)
-        yield servers[0], servers[1]
+        first = start(tmp_path / "data", None, **settings)
+        stack.callback(first.stop)
+        second = start(tmp_path / "data", None, **settings)
+        stack.callback(second.stop)
+        yield first, second
 
 
 def jobs(server: Server, state: str) -> list[dict[str, Any]]:
@@ -209,3 +210,22 @@ def test_a_server_that_starts_again_goes_on_at_once(tmp_path: Path) -> None:
             assert jobs(server, "running") == []
         finally:
             server.stop()
+
+
+def test_a_job_is_cancelled_from_any_server(pair: tuple[Server, Server]) -> None:
+    with slow_registry(0.2) as registry:
+        pulls = [Puller(server, registry.name("v1")) for server in pair]
+        for pull in pulls:
+            pull.wait_for(1 << 20)
+        (job,) = jobs(pair[0], "running")
+        link = http.client.HTTPConnection("127.0.0.1", pair[1].port, timeout=30)
+        link.request("DELETE", f"/api/v1/jobs/{job['id']}")
+        assert json.loads(link.getresponse().read())["state"] == "cancelled"
+        link.close()
+        for pull in pulls:
+            pull.join(20)
+            assert "cancelled" in pull.lines[-1]["error"], pull.lines[-1]
+        time.sleep(1)
+        before = registry.served
+        time.sleep(1)
+        assert registry.served == before
