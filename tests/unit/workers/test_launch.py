@@ -109,7 +109,7 @@ def test_a_runner_gets_what_the_engine_needs_of_the_environment_and_no_secret() 
         "CUDA_VISIBLE_DEVICES": "0",
         "OMP_NUM_THREADS": "3",
         "OMP_WAIT_POLICY": "PASSIVE",
-        "GOMP_SPINCOUNT": "10000",
+        "GOMP_SPINCOUNT": "5000",
         "PYTHONPATH": "/src",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
