@@ -19,8 +19,8 @@ _BYTES_PER_THREAD = 32 << 20
 """A thread is worth its waiting at every step of a token from so much work on: a model of 14 MB was
 three times as fast with one thread as with two, one of 1 MB twice."""
 _SPINS = "5000"
-"""How often a thread looks for the others before it sleeps: about a tenth of a millisecond. Asleep at
-once, two threads end up on one core and a token takes 1.5 times as long; see ADR 11."""
+"""How often a thread looks for the others before it sleeps, for about a tenth of a millisecond.
+Asleep at once, two threads end up on one core and a token takes 1.5 times as long; see ADR 11."""
 _SPARE_THREADS = 4  # of the runner's HTTP, beside one for each slot: tokenizing, health
 _PASSED_ON = (
     "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SYSTEMROOT", "LD_LIBRARY_PATH",
