@@ -213,26 +213,27 @@ class Download:
         if parts == self._saved:
             return
         there = Coverage(await incoming.durable())
-        rows = tuple(held(part, there) for part in parts)
-        now = self._workshop.clock()
-        fetch = Fetch(self.digest, self.size, incoming.key, now, rows)
-        await self._workshop.catalog.write(lambda tx: tx.put_fetch(fetch))
-        self._saved = parts
+        rows = [held(part, there) for part in parts]
+        if rows != self._saved:
+            now = self._workshop.clock()
+            fetch = Fetch(self.digest, self.size, incoming.key, now, tuple(rows))
+            await self._workshop.catalog.write(lambda tx: tx.put_fetch(fetch))
+            self._saved = rows
 
     # ---- wrong bytes
 
     def _mismatch(self, got: Digest) -> ContentMismatch:
-        return ContentMismatch(
-            f"digest mismatch, file must be downloaded again: want {self.digest}, got {got}"
-        )
+        what = f"want {self.digest}, got {got}"
+        return ContentMismatch(f"digest mismatch, file must be downloaded again: {what}")
 
     async def _reopen(self, incoming: Incoming) -> Incoming:
         """Sealed bytes, writable again; an object never is, so all of it has to come anew."""
-        if not incoming.rereads:
-            await incoming.discard()
-            return await self._workshop.store.create(self.size)
-        await incoming.close()
-        return await self._workshop.store.resume(incoming.key, self.size)
+        store = self._workshop.store
+        if incoming.rereads:
+            await incoming.close()
+            return await store.resume(incoming.key, self.size)
+        await incoming.discard()
+        return await store.create(self.size)
 
     async def _doubt(self, incoming: Incoming) -> bool:
         """Mark the parts that may be wrong; False if there is no hope.
@@ -346,17 +347,12 @@ class Download:
             if not base <= at < end:
                 return
             view = data[at - base : piece.stop - base]
-            written = self._write(incoming, at, view)
+            in_order = self._serial and at == incoming.size
+            written = incoming.write(view) if in_order else incoming.write_at(at, view)
             await asyncio.gather(written, to_thread.run_sync(piece.update, view))
             piece.done += len(view)
             if piece.complete:
                 todo.popleft()
-
-    async def _write(self, incoming: Incoming, at: int, view: memoryview) -> None:
-        if self._serial and at == incoming.size:
-            await incoming.write(view)
-        else:
-            await incoming.write_at(at, view)
 
     async def _located(self) -> tuple[RemoteBlob, bool]:
         """Where the blob is, and whether that was asked just now."""

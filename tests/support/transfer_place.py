@@ -6,6 +6,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from registry.adapters.blobs_s3 import S3BlobStore
+from registry.adapters.s3_client import S3Bucket
 from registry.core.digest import Digest
 from registry.core.errors import BlobUnknown
 from registry.core.events import Event, Events, Transfer
@@ -29,12 +30,19 @@ PACE = Pace(beat_s=0.05, dead_s=0.5, closed_s=2.0)
 class Place:
     """One process; `folder` may be that of another one before it."""
 
-    def __init__(self, folder: Path, registry: MemoryRegistry, **upstream: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        registry: MemoryRegistry,
+        *,
+        bucket: S3Bucket | None = None,
+        **upstream: object,
+    ) -> None:
         self.folder = folder
         self.registry = registry
         self.now = 1_760_000_000 * 10**9
         self.catalog = BACKENDS.catalog(folder)
-        self.store = BACKENDS.store(folder / "data")
+        self.store = S3BlobStore(bucket) if bucket else BACKENDS.store(folder / "data")
         knobs = {"streams": 4, "part_bytes": 1 << 20, "retries": 2, **upstream}
         self.settings = Settings.load({}, data=folder, upstream=knobs)
         self.adopted: list[tuple[ModelName, bytes, str]] = []

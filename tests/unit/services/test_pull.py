@@ -7,6 +7,7 @@ import random
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ def registry() -> MemoryRegistry:
 async def open_place(tmp_path: Path, registry: MemoryRegistry) -> AsyncIterator[Open]:
     places: list[Place] = []
 
-    def make(folder: Path = tmp_path, **upstream: object) -> Place:
+    def make(folder: Path = tmp_path, **upstream: Any) -> Place:
         places.append(Place(folder, registry, **upstream))
         return places[-1]
 
@@ -244,6 +245,7 @@ async def test_a_missing_blob_is_told(place: Place, registry: MemoryRegistry) ->
 # ---- ranges and retries
 
 
+@pytest.mark.folder
 async def test_a_large_blob_comes_in_parallel_ranges(
     place: Place, registry: MemoryRegistry
 ) -> None:
@@ -256,6 +258,7 @@ async def test_a_large_blob_comes_in_parallel_ranges(
     assert registry.asked.count(f"locate {SHORT}") == 1
 
 
+@pytest.mark.folder
 async def test_a_broken_range_goes_on_behind_its_last_byte(
     place: Place, registry: MemoryRegistry
 ) -> None:
@@ -297,6 +300,7 @@ async def test_tries_that_bring_bytes_do_not_count(
     assert await place.content(DIGEST) == BIG
 
 
+@pytest.mark.folder
 async def test_an_expired_address_is_asked_for_again(
     open_place: Open, registry: MemoryRegistry
 ) -> None:
@@ -406,6 +410,7 @@ async def test_a_cancelled_pull_goes_on_where_it_ended(
     assert len(place.incoming()) == 0
 
 
+@pytest.mark.folder
 async def test_the_file_of_a_process_that_may_still_write_it_is_left_alone(
     open_place: Open, registry: MemoryRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,6 +434,7 @@ async def test_the_file_of_a_process_that_may_still_write_it_is_left_alone(
     turn.end()
 
 
+@pytest.mark.folder
 async def test_a_killed_pull_goes_on_with_what_was_recorded(
     open_place: Open, registry: MemoryRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,6 +455,7 @@ async def test_a_killed_pull_goes_on_with_what_was_recorded(
     assert registry.served <= len(BIG) - sum(part.done for part in fetch.parts) + 2
 
 
+@pytest.mark.folder
 async def test_a_part_that_the_disk_changed_is_fetched_again(
     open_place: Open, registry: MemoryRegistry
 ) -> None:
@@ -469,6 +476,7 @@ async def test_a_part_that_the_disk_changed_is_fetched_again(
     assert await place.content(DIGEST) == BIG
 
 
+@pytest.mark.folder
 async def test_bytes_that_are_gone_are_fetched_again(
     open_place: Open, registry: MemoryRegistry
 ) -> None:
@@ -482,6 +490,7 @@ async def test_bytes_that_are_gone_are_fetched_again(
     assert await place.content(DIGEST) == BIG
 
 
+@pytest.mark.folder
 async def test_a_failed_pull_keeps_its_parts(place: Place, registry: MemoryRegistry) -> None:
     registry.add("a/b:v1", [BIG])
     task = await begun(place, registry, 2 << 20)
