@@ -19,6 +19,7 @@ from registry.core.digest import Digest
 from registry.core.errors import Conflict, DigestMismatch, UploadUnknown
 from registry.core.storage_url import S3Url
 from registry.settings import S3Keys
+from tests.support.faulty_s3 import Fault, front
 from tests.support.s3 import KEYS, S3Server
 
 pytestmark = pytest.mark.anyio
@@ -197,6 +198,29 @@ async def test_what_is_complete_or_gone_has_no_parts(place: Place) -> None:
     assert await place.direct.landed(key) is None
     with pytest.raises(UploadUnknown):
         await place.direct.landed("no key")
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "lost", "cut", "200-error"])
+async def test_a_store_that_fails_at_every_second_call_is_asked_again(
+    s3: S3Server, fault: Fault
+) -> None:
+    with front(s3.endpoint) as faulty:
+        url = replace(s3.place(s3.bucket()), endpoint=faulty.endpoint, public_endpoint=s3.endpoint)
+        bucket = S3Bucket.open(url, KEYS)
+        place = Place(S3Direct(bucket, url, KEYS, time.time_ns), bucket)
+        key = await sent(place)
+        faulty.fault, faulty.every = fault, 2
+        if fault == "200-error":  # that is how completing alone may fail
+            faulty.methods, faulty.calls = frozenset({"POST"}), 1
+        parts = await place.direct.parts(key)
+        with contextlib.suppress(UploadUnknown):  # done, and the answer was lost
+            await place.direct.complete(key, parts)
+        landed = await place.direct.landed(key)
+        assert landed is not None
+        assert await place.direct.arrived(key, landed).seal() == Digest.of(DATA)
+        assert faulty.faults
+        faulty.every = 0
+        bucket.client.close()
 
 
 @pytest.mark.parametrize(
