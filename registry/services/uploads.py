@@ -354,12 +354,11 @@ class Uploads:
     async def _drop(self, live: LiveSession, upload: Upload) -> None:
         """End a session with its bytes.
 
-        In a folder these go first: with the disk full, the row may need their room. Elsewhere the
-        row does: another replica may just have made them a blob, and then they stay.
+        In a folder these go first: with the disk full, the row may need their room. Elsewhere last,
+        unless another replica has just made them a blob.
         """
         incoming, live.incoming = live.incoming, None
-        folder = self._store.reuses_keys
-        if folder or await self._catalog.write(partial(_end, upload_id=upload.id)):
+        if self._store.reuses_keys or await self._catalog.write(partial(_end, session=upload.id)):
             if incoming is not None:
                 await incoming.discard()
             elif upload.storage_key:
@@ -367,7 +366,7 @@ class Uploads:
         elif incoming is not None:
             await incoming.close(intact=False)
         self._open.ended(upload)
-        if folder:
+        if self._store.reuses_keys:
             await self._catalog.write(lambda tx: tx.delete_upload(upload.id))
 
     async def _expire(self, upload: Upload) -> bool:
@@ -388,12 +387,12 @@ class Uploads:
         return expired
 
 
-def _end(tx: Transaction, upload_id: str) -> bool:
+def _end(tx: Transaction, session: str) -> bool:
     """Delete an open session's row; False if it is done."""
-    row = tx.upload(upload_id)
+    row = tx.upload(session)
     if row is not None and row.state != "open":
         return False
-    tx.delete_upload(upload_id)
+    tx.delete_upload(session)
     return True
 
 
