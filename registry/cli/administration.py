@@ -7,7 +7,8 @@ an entry of the audit, under the name of the system's user who typed the command
 import asyncio
 import getpass
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -70,13 +71,9 @@ def run(
         settings = Settings.load(data=data)
     except SettingsInvalid as error:
         raise OperationFailed(str(error)) from error
-    url = resolve(settings.database_url, settings.sqlite_path)
-    is_file = url.get_backend_name() == "sqlite"
-    if not create and is_file and not Path(url.database or "").exists():
-        raise OperationFailed(
-            f"there is no library in {settings.data}; name its folder with --data or REGISTRY_DATA"
-        )
-    migrate.upgrade(url)
+    if not create:
+        check_library(settings)
+    migrate.upgrade(resolve(settings.database_url, settings.sqlite_path))
     return asyncio.run(_run(settings, work, deed))
 
 
@@ -86,31 +83,54 @@ async def _run(
     catalog = open_catalog(settings.database_url, settings.sqlite_path, settings.database)
     accounts = Accounts(catalog, settings, time.time_ns)
     audit = Audit(catalog, settings.retention, time.time_ns)
-    result = "done"
     try:
-        return await work(
-            Administration(
-                settings,
-                accounts,
-                audit,
-                Tokens(catalog, settings.credentials, time.time_ns),
-                SigningKeys(catalog, time.time_ns),
-                WorkerKeys(catalog, time.time_ns),
-                Fleet(catalog, time.time_ns),
-                Ledger(catalog, time.time_ns),
-                JobDesk(Sharing(catalog)),
-                time.time_ns,
+        with recorded(audit, deed):
+            return await work(
+                Administration(
+                    settings,
+                    accounts,
+                    audit,
+                    Tokens(catalog, settings.credentials, time.time_ns),
+                    SigningKeys(catalog, time.time_ns),
+                    WorkerKeys(catalog, time.time_ns),
+                    Fleet(catalog, time.time_ns),
+                    Ledger(catalog, time.time_ns),
+                    JobDesk(Sharing(catalog)),
+                    time.time_ns,
+                )
             )
+    finally:
+        await audit.close()
+        await accounts.close()
+        await catalog.close()
+
+
+def check_library(settings: Settings) -> None:
+    """Let pass where a library is: a command that looks for one must not make an empty one.
+
+    Raises:
+        OperationFailed: there is none.
+    """
+    url = resolve(settings.database_url, settings.sqlite_path)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        raise OperationFailed(
+            f"there is no library in {settings.data}; name its folder with --data or REGISTRY_DATA"
         )
+
+
+@contextmanager
+def recorded(audit: Audit, deed: Deed | None) -> Iterator[None]:
+    """Tell the audit of a deed, if it is one, and what came of it."""
+    result = "broke off"
+    try:
+        yield
+        result = "done"
     except RegistryError as error:
         result = f"failed: {error}"
         raise
     finally:
         if deed is not None:
             audit.record(entry_of(deed, result))
-        await audit.close()
-        await accounts.close()
-        await catalog.close()
 
 
 def entry_of(deed: Deed, result: str) -> AuditEntry:

@@ -11,11 +11,11 @@ from registry.adapters.backup_folder import BackupFolder
 from registry.adapters.catalog_sql import resolve
 from registry.adapters.database_rows import DatabaseRows
 from registry.app import build, prepare
-from registry.cli.administration import Deed, entry_of
+from registry.cli.administration import Deed, recorded
 from registry.cli.client import Report
 from registry.cli.render import Board
 from registry.core.dump import Summary
-from registry.core.errors import OperationFailed, RegistryError
+from registry.core.errors import OperationFailed
 from registry.core.events import Advance, Event, Events, Transfer
 from registry.services import Services
 from registry.services.backup import Backup, Restore
@@ -33,15 +33,10 @@ async def opened(settings: Settings, deed: Deed | None = None) -> AsyncIterator[
     """
     prepare(settings)
     services = build(settings)
-    result = "done"
     try:
-        yield services
-    except RegistryError as error:
-        result = f"failed: {error}"
-        raise
+        with recorded(services.audit, deed):
+            yield services
     finally:
-        if deed is not None:
-            services.audit.record(entry_of(deed, result))
         await services.housekeeping.finish()
         await services.accounts.close()
         await services.audit.close()

@@ -4,17 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from registry import logs
-from registry.adapters.catalog_sql import resolve
-from registry.cli.administration import Deed, entry_of, system_user
+from registry.cli.administration import Deed, check_library, system_user
 from registry.cli.client import Report
 from registry.cli.library import opened
 from registry.cli.render import Board
-from registry.core.errors import OperationFailed, RegistryError
 from registry.core.events import Advance, Count, Events, Transfer
 from registry.core.names import ModelName
 from registry.ports.catalog import Tag
@@ -41,12 +38,7 @@ def keep(
         OperationFailed: there is no library.
         RegistryError: what `work` raises.
     """
-    url = resolve(settings.database_url, settings.sqlite_path)
-    is_file = url.get_backend_name() == "sqlite"
-    if is_file and not Path(url.database or "").exists():
-        raise OperationFailed(
-            f"there is no library in {settings.data}; name its folder with --data or REGISTRY_DATA"
-        )
+    check_library(settings)
     return asyncio.run(_keep(settings, work, deed))
 
 
@@ -54,16 +46,8 @@ async def _keep(
     settings: Settings, work: Callable[[Services], Awaitable[T]], deed: Deed | None
 ) -> T:
     logs.configure("error", json=False)  # warnings are told as events; never on standard output
-    async with opened(settings) as services:
-        result = "done"
-        try:
-            return await work(services)
-        except RegistryError as error:
-            result = f"failed: {error}"
-            raise
-        finally:
-            if deed is not None:
-                services.audit.record(entry_of(deed, result))
+    async with opened(settings, deed) as services:
+        return await work(services)
 
 
 async def _drawn(events: Events) -> list[Count]:
