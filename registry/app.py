@@ -24,6 +24,7 @@ from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.adapters.models_folder import FolderOnDisk
 from registry.adapters.own_process import is_gone, own_name
 from registry.adapters.replica_http import ReplicaWire, own_address
+from registry.adapters.scratch_file import ScratchFile
 from registry.adapters.store_marker import ensure_marker
 from registry.adapters.tensors_process import TensorProcesses
 from registry.adapters.tensors_quantizer import Program, Quantizer
@@ -139,7 +140,7 @@ def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Servic
         direct=_direct(settings, blobs, direct),
         manifests=manifests,
         models=models,
-        listing=Listing(catalog, rfc3339),
+        listing=Listing(catalog, rfc3339, partial(ScratchFile, Path(settings.data))),
         create=Create(manifests, models, conversions, pull.run),
         pull=pull,
         push=Push(catalog, store, upstreams, settings),
@@ -321,7 +322,8 @@ async def _lifespan(services: Services) -> AsyncIterator[dict[str, object]]:
 async def _duties(services: Services) -> None:
     """First the list of models: with 100,000 it takes 0.6 to 0.95 s, more beside the sweeps."""
     with contextlib.suppress(RegistryError):  # whoever asks for it will be told
-        await services.listing.body()
+        if not await services.listing.written():
+            await services.listing.body()
     own = [services.uploads.sweep, services.accounts.sweep, services.audit.trim]
     sweepers = [*own, services.job_desk.trim]
     upkeep = services.upkeep

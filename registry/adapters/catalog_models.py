@@ -8,11 +8,11 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, select, true
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, or_, select, true
 
 from registry.adapters import tables as t
 from registry.adapters.statements import Queries, Row, Statement, digest_of
-from registry.core.names import ModelName, RepositoryName
+from registry.core.names import DEFAULT_NAMESPACE, ModelName, RepositoryName
 from registry.ports.catalog import FolderChange, Model, ModelChange, Repository, Tag
 
 T = TypeVar("T")
@@ -51,6 +51,64 @@ _ALL_MODELS = Statement(_MODELS.order_by(t.tag.c.updated_at.desc()))
 _EACH_MODEL = Statement(
     _models(t.repository.c.path, t.tag.c.name, t.tag.c.updated_at, t.manifest.c.card)
 )
+_NS = 1_000_000_000
+_LAST_SECOND = (1 << 63) // _NS - 1
+_PAGE_ROWS = 4_000  # with their cards some 3 MiB; a fuller second is sorted anew for each page
+_SECOND = t.tag.c.updated_at // _NS
+_OF_THE_DEFAULT = and_(
+    func.substr(t.repository.c.path, 1, len(DEFAULT_NAMESPACE) + 1) == f"{DEFAULT_NAMESPACE}/",
+    t.repository.c.path.not_like("%/%/%"),
+)
+_SHORT = (
+    case(  # core.names.short_name
+        (_OF_THE_DEFAULT, func.substr(t.repository.c.path, len(DEFAULT_NAMESPACE) + 2)),
+        else_=t.repository.c.path,
+    )
+    .concat(":")
+    .concat(t.tag.c.name)
+)
+_LAST_OF_PAGE = Statement(
+    select(t.tag.c.updated_at)
+    .where(t.tag.c.is_model == true(), t.tag.c.updated_at < _P("until"))
+    .order_by(t.tag.c.updated_at.desc())
+    .offset(_P("skipped"))
+    .limit(1)
+)
+_ITS_KEYS = (
+    select(
+        t.repository.c.path,
+        t.tag.c.name,
+        t.tag.c.updated_at,
+        t.tag.c.manifest_digest,
+        _SECOND.label("second"),
+        _SHORT.label("short"),
+    )
+    .join_from(t.tag, t.repository, _ITS_REPOSITORY)
+    .where(
+        t.tag.c.is_model == true(),
+        t.tag.c.updated_at >= _P("since"),
+        t.tag.c.updated_at < _P("until"),
+        or_(t.tag.c.updated_at < _P("newest"), _P("after") < _SHORT),
+    )
+    .order_by(_SECOND.desc(), _SHORT)
+    .limit(_P("count"))
+    .subquery()
+)
+_PAGE = Statement(  # the cards of this page only: those that it was chosen from may be many
+    select(
+        _ITS_KEYS.c.path,
+        _ITS_KEYS.c.name,
+        _ITS_KEYS.c.updated_at,
+        t.manifest.c.card,
+        _ITS_KEYS.c.short,
+    )
+    .join_from(_ITS_KEYS, t.manifest, t.manifest.c.digest == _ITS_KEYS.c.manifest_digest)
+    .order_by(_ITS_KEYS.c.second.desc(), _ITS_KEYS.c.short)
+)
+_SOME_MODELS = (
+    select(t.tag.c.updated_at).where(t.tag.c.is_model == true()).limit(_P("most")).subquery()
+)
+_COUNT = Statement(select(func.count()).select_from(_SOME_MODELS))
 _ONE_MODEL = Statement(
     _MODELS.where(t.tag.c.repository_id == _P("repository"), t.tag.c.name_key == _P("key"))
 )
@@ -159,6 +217,32 @@ class ModelReader(Queries):
     def each_model(self, make: Callable[[str, str, int, str], T]) -> list[T]:
         """See `Reader`."""
         return self._sql.each(_EACH_MODEL, make)
+
+    def hand_models(self, take: Callable[[str, str, int, str], None]) -> None:
+        """See `Reader`. Whole seconds, as many as fill a page, by the index of times.
+
+        A second with more models than that is sorted again for each page of it.
+        """
+        second, after = _LAST_SECOND, ""  # what is newer, and in it up to there, was handed over
+        while True:
+            until = (second + 1) * _NS
+            last = self._sql.one(_LAST_OF_PAGE, until=until, skipped=_PAGE_ROWS - 1)
+            since = last[0] // _NS if last else 0
+            bounds = {"since": since * _NS, "until": until, "newest": second * _NS}
+            rows = self._sql.all(_PAGE, after=after, count=_PAGE_ROWS, **bounds)
+            for path, name, updated, card, _ in rows:
+                take(path, name, updated, card)
+            if len(rows) == _PAGE_ROWS:
+                second, after = rows[-1][2] // _NS, rows[-1][4]
+            elif last:
+                second, after = since - 1, ""
+            else:
+                return
+
+    def count_models(self, most: int) -> int:
+        """See `Reader`."""
+        row = self._sql.one(_COUNT, most=most)
+        return row[0] if row else 0
 
     def last_change(self) -> int:
         """See `Reader`."""

@@ -172,11 +172,13 @@ class Reader(AccountReader, TransferReader, FleetReader, JobReader, UpkeepReader
         """Every model with a valid Ollama name; newest first, then by name."""
 
     def each_model(self, make: Callable[[str, str, int, str], T]) -> list[T]:
-        """What `make` makes of each of `models`, in any order: for lists of very many.
+        """What `make` (no user of the transaction) makes of path, tag, time and card of each."""
 
-        It gets the repository's path, the tag's name, when it was updated, and the card; it must
-        not use the transaction.
-        """
+    def hand_models(self, take: Callable[[str, str, int, str], None]) -> None:
+        """The same in the list's order: newest second first, then by short name; page by page."""
+
+    def count_models(self, most: int) -> int:
+        """How many models there are, counted up to `most`."""
 
     def last_change(self) -> int:
         """The number of the newest change of a tag; 0 if there was none."""

@@ -3,6 +3,9 @@
 One JSON fragment per model is kept, newest first. Any committed write of any process changes
 `catalog.version()`; the changes since the last look then tell which fragments to make anew, so a
 change costs what changed and not what is there.
+
+A list of more than `MOST_KEPT` models is not kept in memory: it is written into a scratch file page
+by page, from one snapshot of the catalog, and sent from there until a model changes (ADR 0018).
 """
 
 import asyncio
@@ -17,8 +20,12 @@ from dataclasses import dataclass
 from registry.core.card import list_entry
 from registry.core.names import ModelName, RepositoryName, short_name
 from registry.ports.catalog import Catalog, Model, ModelChange, Reader
+from registry.ports.scratch import MakeScratch, Scratch
 
 _NS = 1_000_000_000
+MOST_KEPT = 20_000  # models; 30 MiB with their bodies. A team's library has hundreds
+_MOST_WRITTEN = 8  # lists on the disk, of views and forms
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,25 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """The same of a list too long for memory."""
+
+    content: Scratch
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a list is worded. `entry` makes an item of the short name, when it changed, its card."""
+
+    head: bytes
+    entry: Callable[[str, int, str], bytes]
+    tail: bytes
+    empty: bytes  # the whole of a list without items
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """What one caller may see. `who` stands for the caller with the rights of just now."""
 
@@ -54,9 +80,11 @@ _Item = tuple[str, int, bytes]  # short name, updated_at, entry; plain, so that 
 class Listing:
     """The list and its upkeep. `when` words a time in nanoseconds as the API does."""
 
-    def __init__(self, catalog: Catalog, when: Callable[[int], str]) -> None:
+    def __init__(self, catalog: Catalog, when: Callable[[int], str], scratch: MakeScratch) -> None:
         self._catalog = catalog
         self._when = when
+        self._scratch = scratch
+        self._tags = Form(b'{"models":[', self._entry, b"]}", b'{"models":[]}')
         self._lock = asyncio.Lock()
         self._version = -1
         self._change = -1
@@ -64,27 +92,57 @@ class Listing:
         self._models: dict[str, _Item] = {}  # by short name in lower case
         self._body: Body | None = None
         self._views: OrderedDict[Hashable, tuple[int, Body]] = OrderedDict()
+        self._is_long = False
+        self._written: OrderedDict[Hashable, tuple[int, Written]] = OrderedDict()
+
+    async def written(self, view: View | None = None, form: Form | None = None) -> Written | None:
+        """The answer of `/api/tags`, or that in another form, if the list is too long for `body`.
+
+        Raises:
+            StorageFull: there is no room for it on the disk.
+        """
+        chosen = form or self._tags
+        key = chosen, view and view.who
+        async with self._lock:
+            await self._refresh()
+            if not self._is_long:
+                return None
+            kept = self._written.pop(key, None)
+            if kept is None or kept[0] < self._change:
+                kept = await self._catalog.scan(lambda tx: self._write(tx, chosen, view))
+            self._written[key] = kept
+            while len(self._written) > _MOST_WRITTEN:
+                self._written.popitem(last=False)
+            return kept[1]
 
     async def body(self, view: View | None = None) -> Body:
-        """The answer of `/api/tags`, or what a view leaves of it."""
+        """The answer of `/api/tags`, or what a view leaves of it, in memory."""
         if view is not None:
             return await self._seen_by(view)
         async with self._lock:
             await self._refresh()
             if self._body is None:
-                entries = [self._models[name.lower()][2] for _, name in self._order]
-                self._body = _body(entries)
+                body = _body([entry for _, _, entry in await self._items()])
+                if self._is_long:
+                    return body
+                self._body = body
             return self._body
 
     async def models(self, view: View | None = None) -> list[Listed]:
-        """The models in the list's order, or those that a view leaves."""
+        """The models in the list's order, or those that a view leaves, in memory."""
         async with self._lock:
             await self._refresh()
-            items = [self._models[name.lower()] for _, name in self._order]
+            items = await self._items()
         listed = [Listed(ModelName.parse(short), updated) for short, updated, _ in items]
         if view is None:
             return listed
         return [item for item in listed if view.readable(item.name.repository)]
+
+    async def _items(self) -> list[_Item]:
+        """What the list has, in order. A long one is read for this: it became so just now."""
+        if not self._is_long:
+            return [self._models[name.lower()] for _, name in self._order]
+        return sorted(await self._catalog.scan(lambda tx: tx.each_model(self._listed)), key=_key)
 
     async def _seen_by(self, view: View) -> Body:
         """The list for a view, kept while neither the list nor the view changes."""
@@ -95,7 +153,7 @@ class Listing:
             if kept is not None and kept[0] == change:
                 self._views.move_to_end(view.who)
                 return kept[1]
-            items = [self._models[name.lower()] for _, name in self._order]
+            items = await self._items()
         body = await asyncio.to_thread(_filtered, items, view)
         self._views[view.who] = (change, body)
         while len(self._views) > _VIEWS or (
@@ -111,21 +169,58 @@ class Listing:
         version = self._catalog.version()
         if version == self._version:
             return
-        if self._change < 0:
+        if self._change < 0 or self._is_long:
             await self._load()
         else:
             await self._follow()
+            if len(self._models) > MOST_KEPT:
+                await self._load()
         self._version = version  # taken before the read: what came later shows at the next look
 
     async def _load(self) -> None:
-        def work(tx: Reader) -> tuple[int, list[_Item]]:
+        def work(tx: Reader) -> tuple[int, list[_Item] | None]:
+            if tx.count_models(MOST_KEPT + 1) > MOST_KEPT:
+                return tx.last_change(), None
             with _without_collection():
                 return tx.last_change(), tx.each_model(self._listed)
 
-        change, items = await self._catalog.scan(work)
+        change, found = await self._catalog.scan(work)
+        self._is_long = found is None
+        items = found or []
         self._models = {item[0].lower(): item for item in items}
         self._order = sorted(map(_key, items))
         self._change, self._body = change, None
+        if self._is_long:
+            self._views.clear()
+        else:
+            self._written.clear()
+
+    def _write(self, tx: Reader, form: Form, view: View | None) -> tuple[int, Written]:
+        """Write the list into a file, as it is in the transaction's snapshot."""
+        scratch, digest, size = self._scratch(), hashlib.sha256(), 0
+        block = bytearray(form.head)
+        separator, may_read = b"", _by_path(view)
+
+        def flush() -> None:
+            nonlocal size
+            size += len(block)
+            digest.update(block)
+            scratch.write(bytes(block))
+            block.clear()
+
+        def take(path: str, tag: str, updated: int, card: str) -> None:
+            nonlocal separator
+            if not may_read(path):
+                return
+            block.extend(separator + form.entry(short_name(path, tag), updated, card))
+            separator = b","
+            if len(block) >= _BLOCK:
+                flush()
+
+        tx.hand_models(take)
+        block[:] = block + form.tail if separator else form.empty
+        flush()
+        return tx.last_change(), Written(scratch, size, _etag(digest.hexdigest()))
 
     async def _follow(self) -> None:
         """Take over what was changed since the last look."""
@@ -153,7 +248,10 @@ class Listing:
 
     def _listed(self, path: str, tag: str, updated: int, card: str) -> _Item:
         short = short_name(path, tag)
-        return short, updated, list_entry(short, self._when(updated), card)
+        return short, updated, self._entry(short, updated, card)
+
+    def _entry(self, short: str, updated: int, card: str) -> bytes:
+        return list_entry(short, self._when(updated), card)
 
 
 def _key(item: _Item) -> _Key:
@@ -187,4 +285,13 @@ def _filtered(items: list[_Item], view: View) -> Body:
 
 def _body(entries: list[bytes]) -> Body:
     content = b'{"models":[' + b",".join(entries) + b"]}"
-    return Body(content, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+    return Body(content, _etag(hashlib.sha256(content).hexdigest()))
+
+
+def _etag(digest: str) -> str:
+    return f'"{digest[:32]}"'
+
+
+def _by_path(view: View | None) -> Callable[[str], bool]:
+    """Whether the view shows what is at a repository's path."""
+    return lambda path: view is None or view.readable(RepositoryName(path))

@@ -23,6 +23,7 @@ from registry.core.modelref import Source, parse_reference
 from registry.core.names import ModelName
 from registry.core.wishes import ChatWish, EmbedWish, GenerateWish
 from registry.services.inference import CLOUD_DETAILS
+from registry.services.listing import Form
 from registry.web import auth, errors
 from registry.web.answers import bytes_response
 from registry.web.anthropic_answers import (
@@ -56,6 +57,7 @@ from registry.web.responses_answers import ResponseFrames, response
 from registry.web.responses_requests import ResponsesRequest
 from registry.web.sse import Frames, stream
 from registry.web.transcription_requests import TranscriptionRequest
+from registry.web.written import written_response
 from registry.web.zstd_bodies import decompressed
 
 _SECOND = 1_000_000_000
@@ -222,7 +224,11 @@ def _now_s(request: Request) -> int:
 
 async def v1_models(request: Request) -> Response:
     """GET /v1/models: the models in the order of `/api/tags`; null when there is none."""
-    listed = await services(request).listing.models(await auth.view(request))
+    listing, view = services(request).listing, await auth.view(request)
+    long = await listing.written(view, _MODELS)
+    if long is not None:
+        return written_response(request, long, _JSON)
+    listed = await listing.models(view)
     data = [_model(item.name.short, item.name, item.updated_at) for item in listed]
     return _line({"object": "list", "data": data or None})
 
@@ -246,6 +252,13 @@ async def _retrieve(request: Request, text: str) -> Response:
 def _model(name: str, parsed: ModelName, updated_at: int) -> dict[str, Any]:
     created = updated_at // _SECOND
     return {"id": name, "object": "model", "created": created, "owned_by": parsed.namespace}
+
+
+def _entry(short: str, updated_at: int, _card: str) -> bytes:
+    return dumps(_model(short, ModelName.parse(short), updated_at))
+
+
+_MODELS = Form(b'{"object":"list","data":[', _entry, b"]}\n", b'{"object":"list","data":null}\n')
 
 
 def _line(value: Any) -> Response:

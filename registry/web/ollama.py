@@ -41,6 +41,7 @@ from registry.web.schemas import (
     ShowRequest,
 )
 from registry.web.streams import respond
+from registry.web.written import written_response
 
 _DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
 
@@ -68,7 +69,11 @@ async def version(request: Request) -> Response:
 
 async def tags(request: Request) -> Response:
     """GET /api/tags: every model, newest first; 304 if the caller has this list."""
-    body = await services(request).listing.body(await auth.view(request))
+    listing, view = services(request).listing, await auth.view(request)
+    long = await listing.written(view)
+    if long is not None:
+        return written_response(request, long)
+    body = await listing.body(view)
     if request.headers.get("if-none-match") == body.etag:
         return Response(status_code=304, headers={"etag": body.etag})
     response = bytes_response(body.content)

@@ -2,8 +2,9 @@
 
 import pytest
 
+from registry.adapters import catalog_models
 from registry.core.errors import ManifestUnknown, RepositoryUnknown
-from registry.core.names import ModelName, RepositoryName
+from registry.core.names import ModelName, RepositoryName, short_name
 from registry.ports.catalog import Catalog, Model, ModelChange, Reader, Transaction
 from tests.support.catalog_rows import digest, manifest, push, put_model
 
@@ -140,6 +141,32 @@ class NamesContract:
             ("team/A", "V2", 5, '{"of":"m3"}'),
             ("team/old", "latest", 1, '{"of":"m1"}'),
         ]
+
+    @pytest.mark.parametrize("page", [1, 2, 3, 4_000])
+    async def test_models_are_handed_over_by_second_and_name_in_pages(
+        self, catalog: Catalog, page: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        second = 10**9
+        made = [("library/b", "1", 7 * second + 5), ("team/b", "1", 7 * second)]
+        made += [("library/B", tag, 7 * second + 9) for tag in ("x", "y", "Z")]
+        made += [(f"hf.co/library/m{n}", "q", n % 3 * second + n) for n in range(8)]
+        made += [("a-b/c", "1", 0), ("a/c", "1", 2), ("library/a", "1", 1), ("c", "1", 3)]
+        made += [("library/later", "1", 9 * second), ("libraryx/m", "1", 7 * second)]
+
+        def put(tx: Transaction) -> None:
+            for path, tag, now in made:
+                put_model(tx, RepositoryName.parse(path).path, tag, "m1", now=now)
+            put_model(tx, "team/dotted.ns/m", "latest")  # no model
+
+        await catalog.write(put)
+        handed: list[tuple[str, str, int, str]] = []
+        monkeypatch.setattr(catalog_models, "_PAGE_ROWS", page)
+        await catalog.scan(lambda tx: tx.hand_models(lambda *row: handed.append(row)))
+        each = await catalog.scan(lambda tx: tx.each_model(lambda *row: row))
+        assert handed == sorted(each, key=lambda row: (-(row[2] // second), short_name(*row[:2])))
+        assert len(handed) == len(made)
+        counts = [await catalog.read(lambda tx, n=most: tx.count_models(n)) for most in (3, 99)]  # type: ignore[misc]
+        assert counts == [3, len(made)]
 
     async def test_a_list_that_fails_halfway_leaves_no_snapshot_open(
         self, catalog: Catalog

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from registry.adapters.scratch_file import ScratchFile
 from registry.adapters.tensors_process import TensorProcesses
 from registry.core.digest import Digest
 from registry.core.events import Event, Events
@@ -144,7 +145,7 @@ async def library(
     conversions = Conversions(manifests, sharing, workshop, settings)
     create = Create(manifests, models, conversions, pulls.run)
     blobs = Blobs(catalog, store, clock=clock)
-    listing = Listing(catalog, rfc3339)
+    listing = Listing(catalog, rfc3339, lambda: ScratchFile(data))
     try:
         yield Library(
             data,

@@ -64,7 +64,7 @@ async def test_a_list_made_anew_is_the_one_that_was_kept_up(lib: Library, tmp_pa
         await lib.base(name)
     await delete(lib, "b")
     kept = await lib.listing.body()
-    fresh = type(lib.listing)(lib.catalog, lib.listing._when)
+    fresh = type(lib.listing)(lib.catalog, lib.listing._when, lib.listing._scratch)
     assert (await fresh.body()).content == kept.content
 
 
