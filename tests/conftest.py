@@ -1,6 +1,7 @@
 """Fixtures that every test may use, and what is skipped where."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,15 @@ def _backends() -> Iterator[None]:
     BACKENDS.start()
     yield
     BACKENDS.stop()
+
+
+@pytest.fixture(autouse=True)
+def _released(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Gives back what a test had of the backends, after all that it had open is closed."""
+    below: Path | None = request.getfixturevalue("tmp_path") if CHOSEN else None
+    yield
+    if below is not None:
+        BACKENDS.release(below)
 
 
 @pytest.fixture
