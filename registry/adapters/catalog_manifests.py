@@ -222,10 +222,7 @@ class ManifestWriter(ManifestReader, NameWriter, BlobWriter):
         pairs = zip(targets, manifest.references, strict=True)
         blobs = {target: reference.digest for target, reference in pairs if reference.blob}
         if self.has_manifest(repository_id, manifest.digest):
-            for target in blobs:
-                self._sql.run(_SPEND_AGAIN, b_repository=repository_id, b_digest=target)
-            self._sql.run(SPARE, repository=repository_id, digest=str(manifest.digest))
-            self._refresh_card(manifest)
+            self._put_again(repository_id, manifest, blobs)
             return
         self.charge(repository_id, list(blobs))
         use = _LINK_AND_USE if links else _SPEND_AND_USE
@@ -245,6 +242,13 @@ class ManifestWriter(ManifestReader, NameWriter, BlobWriter):
             digest=str(manifest.digest),
             created_at=now,
         )
+
+    def _put_again(self, repository_id: int, manifest: Manifest, blobs: Iterable[str]) -> None:
+        for target in blobs:
+            self._sql.run(_SPEND_AGAIN, b_repository=repository_id, b_digest=target)
+        if self._sql.run(SPARE, repository=repository_id, digest=str(manifest.digest)):
+            self.record(repository_id, str(manifest.digest))
+        self._refresh_card(manifest)
 
     def _target(self, reference: Reference) -> str:
         """What a reference is found by: a blob's own digest, though it was named by sha512."""
@@ -284,6 +288,7 @@ class ManifestWriter(ManifestReader, NameWriter, BlobWriter):
             self.delete_tag(repository_id, name)
         blobs = self._sql.all(_TARGETS, digest=str(digest), is_blob=True)
         self._sql.run(_REMOVE, **here)
+        self.record(repository_id, str(digest))
         was_last = self._sql.run(_REMOVE_MANIFEST, digest=str(digest)) > 0
         for (target,) in blobs:
             self._sql.run(_UNUSE, b_repository=repository_id, b_digest=target)

@@ -8,11 +8,24 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, or_, select, true
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    or_,
+    select,
+    true,
+)
 
 from registry.adapters import tables as t
+from registry.adapters import tables_upkeep as u
 from registry.adapters.statements import Queries, Row, Statement, digest_of
 from registry.core.names import DEFAULT_NAMESPACE, ModelName, RepositoryName
+from registry.core.records import Record, RecordName
 from registry.ports.catalog import FolderChange, Model, ModelChange, Repository, Tag
 
 T = TypeVar("T")
@@ -157,6 +170,49 @@ _IS_DUE = Statement(
         *(t.folder_change.c[part] == _P(part) for part in ("host", "namespace", "model", "tag"))
     )
 )
+_RECORDED_TAG = Statement(
+    select(t.repository.c.path, t.tag.c.name, t.tag.c.manifest_digest)
+    .join_from(t.repository, t.tag, _ITS_REPOSITORY)
+    .where(
+        t.repository.c.path_key == _P("path_key"),
+        t.tag.c.name_key == _P("key"),
+        # a model's tag has a file, whose digest is its sha256
+        or_(t.tag.c.is_model == false(), t.tag.c.manifest_digest > "sha512:"),
+    )
+)
+_RECORDED_MANIFEST = Statement(
+    select(t.repository.c.path, t.manifest.c.media_type, t.manifest.c.body)
+    .join_from(
+        t.repository,
+        t.repository_manifest,
+        t.repository_manifest.c.repository_id == t.repository.c.id,
+    )
+    .join(t.manifest, t.manifest.c.digest == t.repository_manifest.c.digest)
+    .where(
+        t.repository.c.path_key == _P("path_key"),
+        t.manifest.c.digest == _P("key"),
+        # one that can be brought back is deleted nevertheless
+        ~select(u.condemned.c.at)
+        .where(
+            u.condemned.c.repository_id == t.repository.c.id,
+            u.condemned.c.digest == t.manifest.c.digest,
+        )
+        .exists(),
+    )
+)
+_ALIASES = Statement(
+    select(t.manifest_reference.c.digest, t.manifest_reference.c.target).where(
+        t.manifest_reference.c.manifest_digest == _P("digest"),
+        t.manifest_reference.c.target != t.manifest_reference.c.digest,
+    )
+)
+
+
+def name_parts(name: ModelName | RecordName) -> dict[str, str]:
+    """The columns of a name in `folder_change`. A record's host is empty."""
+    if isinstance(name, RecordName):
+        return {"host": "", "namespace": name.repository.key, "model": "", "tag": name.key}
+    return {"host": name.host, "namespace": name.namespace, "model": name.model, "tag": name.tag}
 
 
 def tag_of(row: Row) -> Tag:
@@ -258,17 +314,37 @@ class ModelReader(Queries):
             changes.append(ModelChange(RepositoryName(path).model_name(name), model))
         return changes
 
-    def is_folder_change_due(self, name: ModelName) -> bool:
+    def is_folder_change_due(self, name: ModelName | RecordName) -> bool:
         """See `Reader`."""
-        parts = {
-            "host": name.host,
-            "namespace": name.namespace,
-            "model": name.model,
-            "tag": name.tag,
-        }
-        return self._sql.one(_IS_DUE, **parts) is not None
+        return self._sql.one(_IS_DUE, **name_parts(name)) is not None
 
     def folder_changes(self, limit: int, after: int = 0) -> list[FolderChange]:
         """See `Reader`."""
-        rows = self._sql.all(_FOLDER_CHANGES, count=limit, after=after)
-        return [FolderChange(row[0], ModelName(*row[1:5]), row[5]) for row in rows]
+        changes = []
+        for id_, host, *parts, body in self._sql.all(_FOLDER_CHANGES, count=limit, after=after):
+            if host:
+                changes.append(FolderChange(id_, ModelName(host, *parts), body))
+            else:
+                name = RecordName(RepositoryName(parts[0]), parts[2])
+                changes.append(FolderChange(id_, name, None))
+        return changes
+
+    def recorded(self, name: RecordName) -> Record | None:
+        """See `UpkeepReader`."""
+        return self._manifest_record(name) if name.is_digest else self._tag_record(name)
+
+    def _tag_record(self, name: RecordName) -> Record | None:
+        row = self._sql.one(_RECORDED_TAG, path_key=name.repository.key, key=name.key)
+        if row is None:
+            return None
+        return Record(RecordName(RepositoryName(row[0]), row[1]), digest_of(row[2]))
+
+    def _manifest_record(self, name: RecordName) -> Record | None:
+        row = self._sql.one(_RECORDED_MANIFEST, path_key=name.repository.key, key=name.key)
+        if row is None:
+            return None
+        path, media_type, body = row
+        named = RecordName(RepositoryName(path), name.reference)
+        aliases = self._sql.all(_ALIASES, digest=name.key) if b"sha512:" in body else []
+        own = {digest_of(alias): digest_of(target) for alias, target in aliases}
+        return Record(named, digest_of(name.key), media_type, body, own)

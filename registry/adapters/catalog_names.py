@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, select, update
+from sqlalchemy import and_, bindparam, delete, false, insert, literal, or_, select, true, update
 
 from registry.adapters import tables as t
-from registry.adapters.catalog_models import TAGS, ModelReader, tag_of
+from registry.adapters.catalog_models import TAGS, ModelReader, name_parts, tag_of
 from registry.adapters.statements import Row, Statement
 from registry.core.digest import Digest
 from registry.core.errors import ManifestUnknown, RepositoryUnknown
 from registry.core.names import ModelName, RepositoryName
+from registry.core.records import RecordName
 from registry.ports.catalog import Repository, Tag
 
 _P = bindparam
@@ -72,6 +73,7 @@ _TAG_AND_TARGET = Statement(
         t.tag.c.manifest_digest,
         t.manifest.c.digest,
         t.manifest.c.card.is_not(None),
+        t.tag.c.is_model,
     )
     .select_from(t.repository)
     .outerjoin(
@@ -135,9 +137,46 @@ _ADD_FOLDER_CHANGE = Statement(
         {name: _P(name) for name in (*_NAME_COLUMNS, "manifest_digest")}
     )
 )
+_PATH = Statement(select(t.repository.c.path).where(t.repository.c.id == _P("repository")))
+_DROP_RECORDS = Statement(delete(t.folder_change).where(t.folder_change.c.host == ""))
+_ITS_MODEL_TAG = (
+    select(t.tag.c.name)
+    .where(
+        t.tag.c.repository_id == t.repository_manifest.c.repository_id,
+        t.tag.c.manifest_digest == t.repository_manifest.c.digest,
+        t.tag.c.is_model == true(),
+        t.tag.c.manifest_digest < "sha512:",
+    )
+    .exists()
+)
+_RECORD_MANIFESTS = Statement(
+    insert(t.folder_change).from_select(
+        _NAME_COLUMNS,
+        select(literal(""), t.repository.c.path_key, literal(""), t.repository_manifest.c.digest)
+        .join_from(
+            t.repository_manifest,
+            t.repository,
+            t.repository.c.id == t.repository_manifest.c.repository_id,
+        )
+        .where(~_ITS_MODEL_TAG),
+    )
+)
+_RECORD_TAGS = Statement(
+    insert(t.folder_change).from_select(
+        _NAME_COLUMNS,
+        select(literal(""), t.repository.c.path_key, literal(""), t.tag.c.name_key)
+        .join_from(t.tag, t.repository, t.repository.c.id == t.tag.c.repository_id)
+        .where(or_(t.tag.c.is_model == false(), t.tag.c.manifest_digest > "sha512:")),
+    )
+)
 _FORGET_FOLDER_CHANGES = Statement(
     delete(t.folder_change).where(t.folder_change.c.id <= _P("up_to"))
 )
+
+
+def _is_sha512(*digests: str | None) -> bool:
+    """Whether one of them is; a file has no place for that."""
+    return any(text is not None and text.startswith("sha512:") for text in digests)
 
 
 class NameReader(ModelReader):
@@ -195,7 +234,7 @@ class NameWriter(NameReader):
         )
         if row is None:
             raise RepositoryUnknown("repository name not known to registry")
-        path, known, old, target, has_card = row
+        path, known, old, target, has_card, was_model = row
         if target is None:
             raise ManifestUnknown(f"manifest unknown: {digest}")
         repository = Repository(repository_id, RepositoryName(path))
@@ -215,6 +254,11 @@ class NameWriter(NameReader):
             self._use_spelling(model, now)
         self._record(tag, (old, str(digest)), now, who)
         self._change_folder(model, str(digest) if is_model else None)
+        if not is_model or (known is not None and not was_model) or _is_sha512(old, str(digest)):
+            self._change_record(repository.name, tag.name)
+            self._change_record(repository.name, str(digest))
+        if was_model and old != str(digest):
+            self._change_record(repository.name, old)  # this tag's file is another manifest's now
         return tag
 
     def delete_tag(self, repository_id: int, name: str, who: str = "") -> Digest | None:
@@ -222,11 +266,26 @@ class NameWriter(NameReader):
         tag = self.tag(repository_id, name)
         if tag is None:
             return None
+        is_model = self.find_model(tag.model) is not None
         self._sql.run(_DELETE_TAG, repository=repository_id, key=name.lower())
         self._unuse_spelling(tag.model)
         self._record(tag, (str(tag.digest), None), self._clock(), who)
         self._change_folder(tag.model, None)
+        if not is_model or tag.digest.algorithm != "sha256":
+            self._change_record(tag.repository.name, tag.name)
+        self._change_record(tag.repository.name, str(tag.digest))
         return tag.digest
+
+    def record(self, repository_id: int, reference: str) -> None:
+        """See `UpkeepWriter`."""
+        row = self._sql.one(_PATH, repository=repository_id)
+        if row is not None:
+            self._change_record(RepositoryName(row[0]), reference)
+
+    def record_all(self) -> None:
+        """See `UpkeepWriter`."""
+        for statement in (_DROP_RECORDS, _RECORD_TAGS, _RECORD_MANIFESTS):
+            self._sql.run(statement)
 
     def forget_folder_changes(self, up_to_id: int) -> None:
         """See `Transaction`."""
@@ -248,14 +307,14 @@ class NameWriter(NameReader):
 
     def _change_folder(self, name: ModelName, digest: str | None) -> None:
         """Note a change of the models folder, which holds models with valid names only."""
-        if not name.is_valid:
-            return
-        parts = {
-            "host": name.host,
-            "namespace": name.namespace,
-            "model": name.model,
-            "tag": name.tag,
-        }
+        if name.is_valid:
+            self._change_file(name, digest)
+
+    def _change_record(self, repository: RepositoryName, reference: str) -> None:
+        self._change_file(RecordName(repository, reference), None)
+
+    def _change_file(self, name: ModelName | RecordName, digest: str | None) -> None:
+        parts = name_parts(name)
         self._sql.run(_DROP_FOLDER_CHANGE, **parts)
         self._sql.run(_ADD_FOLDER_CHANGE, **parts, manifest_digest=digest)
 

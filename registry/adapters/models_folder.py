@@ -1,4 +1,4 @@
-"""The models folder on a file system: `manifests/<host>/<namespace>/<model>/<tag>`.
+"""The models folder on a file system: `manifests/<host>/<namespace>/<model>/<tag>`, and `records/`.
 
 Source: spec ollama-api 3.1. Temporary files lie in `incoming/`, never below `manifests/`, where a
 real Ollama would take them for tags. Applying syncs nothing: the catalog knows what is due until
@@ -17,29 +17,34 @@ from registry.adapters.fs_files import sync_file_system
 from registry.adapters.fs_small import sync_each, write_whole
 from registry.adapters.os_errors import os_errors
 from registry.core.names import ModelName
+from registry.core.records import RecordName
 from registry.ports.catalog import FolderChange
-from registry.ports.folder import TagFile
+from registry.ports.folder import RecordFile, TagFile
 
 _DEPTH = 4  # host, namespace, model, tag
+_RECORD_DEPTH = 2  # repository, tag or manifest
 _MAX_BYTES = 4 << 20
+_MAX_RECORD = 8 << 20  # a manifest, and what it names by sha512
 
 
 class FolderOnDisk:
     """`ModelsFolder` below a data folder."""
 
     def __init__(self, data: Path) -> None:
+        self._data = data
         self._root = data / "manifests"
+        self._records = data / "records"
         self._incoming = data / "incoming"
 
     def apply(self, changes: Sequence[FolderChange]) -> None:
         """See `ModelsFolder.apply`. Names that Ollama cannot have are left out."""
         with os_errors():
             for change in changes:
-                if not change.name.is_valid:
+                if not _is_kept(change.name):
                     continue
                 path = self._path(change.name)
                 if change.body is None:
-                    _remove(path)
+                    self._remove(path)
                 else:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     part = self._incoming / f"manifest-{secrets.token_hex(16)}"
@@ -49,9 +54,9 @@ class FolderOnDisk:
         """See `ModelsFolder.sync`: the files, then each folder above them once."""
         with os_errors():
             if not sync_file_system(self._incoming):
-                paths = [self._path(change.name) for change in changes if change.name.is_valid]
-                above = [folder for path in paths for folder in list(path.parents)[: _DEPTH + 1]]
-                sync_each(dict.fromkeys([*paths, *above]))
+                paths = [self._path(change.name) for change in changes if _is_kept(change.name)]
+                above = [folder for path in paths for folder in self._above(path)]
+                sync_each(dict.fromkeys([*paths, *above, self._data]))
 
     async def names(self) -> list[ModelName]:
         """See `ModelsFolder`."""
@@ -63,9 +68,22 @@ class FolderOnDisk:
         with os_errors():
             return await anyio.to_thread.run_sync(self._read, name)
 
-    def holds(self, file: TagFile) -> bool:
+    async def records(self) -> list[str]:
+        """See `ModelsFolder`."""
+        with os_errors():
+            return await anyio.to_thread.run_sync(self._places)
+
+    async def read_record(self, place: str) -> RecordFile | None:
+        """See `ModelsFolder`."""
+        with os_errors():
+            found = await anyio.to_thread.run_sync(_read, self._records / place, _MAX_RECORD)
+        return found and RecordFile(place, *found)
+
+    def holds(self, file: TagFile | RecordFile) -> bool:
         """See `ModelsFolder`."""
         try:
+            if isinstance(file, RecordFile):
+                return (self._records / file.place).read_bytes() == file.body
             return self._path(file.name).read_bytes() == file.body
         except OSError:
             return False
@@ -75,24 +93,46 @@ class FolderOnDisk:
         names = (ModelName(*parts) for parts in found)
         return [name for name in names if name.is_valid]
 
+    def _places(self) -> list[str]:
+        found = _below(self._records, _RECORD_DEPTH)
+        return [Path(path).relative_to(self._records).as_posix() for path in found]
+
     def _read(self, name: ModelName) -> TagFile | None:
-        try:
-            with self._path(name).open("rb") as file:
-                body = file.read(_MAX_BYTES + 1)
-                modified_at = os.fstat(file.fileno()).st_mtime_ns
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            return None
-        return TagFile(name, body, modified_at) if len(body) <= _MAX_BYTES else None
+        found = _read(self._path(name), _MAX_BYTES)
+        return found and TagFile(name, *found)
 
-    def _path(self, name: ModelName) -> Path:
-        return self._root / name.file_path  # safe: four checked parts, none hidden
+    def _path(self, name: ModelName | RecordName) -> Path:
+        # safe: four checked parts, none hidden; or two that are made of hashes and a checked tag
+        root = self._records if isinstance(name, RecordName) else self._root
+        return root / name.file_path
+
+    def _above(self, path: Path) -> Iterator[Path]:
+        """The folders above a file, up to the data folder's own."""
+        for folder in path.parents:
+            if folder == self._data:
+                return
+            yield folder
+
+    def _remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        for folder in list(self._above(path))[:-1]:
+            with contextlib.suppress(OSError):  # not empty: another tag lives there
+                os.rmdir(folder)  # noqa: PTH106 - Path.rmdir is the same call
 
 
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    for folder in list(path.parents)[:3]:
-        with contextlib.suppress(OSError):  # not empty: another tag lives there
-            os.rmdir(folder)  # noqa: PTH106 - Path.rmdir is the same call
+def _is_kept(name: ModelName | RecordName) -> bool:
+    return isinstance(name, RecordName) or name.is_valid
+
+
+def _read(path: Path, limit: int) -> tuple[bytes, int] | None:
+    """The content of a file that is not longer, and when it was written."""
+    try:
+        with path.open("rb") as file:
+            body = file.read(limit + 1)
+            modified_at = os.fstat(file.fileno()).st_mtime_ns
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+    return (body, modified_at) if len(body) <= limit else None
 
 
 def _below(folder: Path | str, depth: int) -> Iterator[str]:

@@ -17,22 +17,22 @@ def doctor(
         bool, typer.Option("--deep", help="Look at every blob, and read the whole database.")
     ] = False,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Take in the models of the store's tags instead.")
+        bool, typer.Option("--rebuild", help="Take in what the store has tags of instead.")
     ] = False,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Look at settings, machine, database and store; exit code 1 if there is a problem.
 
-    --rebuild makes a lost database anew from the store: every model with a tag there is hashed and
-    taken in, under the same name and digest. Accounts are not in the store.
+    --rebuild makes a lost database anew from the store: models, images and
+    artifacts are hashed and taken in, under the same names and digests. Accounts are not there.
     """
     with told():
         settings = settings_of(data)
         module = loaded("cli.examination")
         if rebuild:
             taken = asyncio.run(module.rebuild(settings))
-            remark(f"Took in {taken} models that the database did not know.")
+            remark(f"Took in {taken} tags and manifests that the database did not know.")
             return
         findings = module.run(settings, deep=deep)
     if as_json:

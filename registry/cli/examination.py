@@ -157,7 +157,7 @@ def _database(found: Health) -> Iterator[Finding]:
 
 
 async def rebuild(settings: Settings) -> int:
-    """Make every model known that the store has a tag of; how many were not.
+    """Make known whatever the store has a tag or a record of; how many were not.
 
     Raises:
         OperationFailed: some could not be taken in: each was told of.
@@ -172,11 +172,12 @@ async def rebuild(settings: Settings) -> int:
         if not await services.accounts.has_admin():
             remark(
                 "Accounts, keys, grants, policies, workers and tag history were in the database "
-                "alone: make them anew with `registry user`, `key`, `grant`, `worker`. What is "
-                "no model (images, artifacts) comes back by a backup only."
+                "alone: make them anew with `registry user`, `key`, `grant`, `worker`."
             )
     if faults:
-        raise OperationFailed(f"{faults} of {taken + faults} models could not be taken in")
+        raise OperationFailed(
+            f"{faults} of {taken + faults} tags and manifests could not be taken in"
+        )
     return taken
 
 

@@ -20,6 +20,7 @@ from typing import Literal, Protocol, TypeVar
 
 from registry.core.digest import Digest
 from registry.core.names import ModelName, RepositoryName
+from registry.core.records import RecordName
 from registry.ports.accounts import AccountReader, AccountWriter
 from registry.ports.fleet import FleetReader, FleetWriter
 from registry.ports.jobs import JobReader, JobWriter
@@ -139,10 +140,10 @@ class Unwritten:
 
 @dataclass(frozen=True, slots=True)
 class FolderChange:
-    """A tag whose file in the models folder is out of date: the manifest, or None if it is gone."""
+    """A file that is out of date: what it has to hold (a record: `recorded`); None if it goes."""
 
     id: int
-    name: ModelName
+    name: ModelName | RecordName
     body: bytes | None
 
 
@@ -232,13 +233,13 @@ class Reader(AccountReader, TransferReader, FleetReader, JobReader, UpkeepReader
         """The bytes of a blob that the store may not have yet, None if it has them for good."""
 
     def folder_changes(self, limit: int, after: int = 0) -> list[FolderChange]:
-        """Tag files to bring up to date, those with an id above `after`, oldest change first.
+        """Files to bring up to date, those with an id above `after`, oldest change first.
 
         A name comes once, at its newest.
         """
 
-    def is_folder_change_due(self, name: ModelName) -> bool:
-        """Whether the tag file of that very spelling is among them."""
+    def is_folder_change_due(self, name: ModelName | RecordName) -> bool:
+        """Whether the tag file of that very spelling, or the record, is among them."""
 
     def blobs_after(self, digest: str, limit: int) -> list[Blob]:
         """Up to `limit` blobs with a digest text above `digest`, by digest."""
@@ -260,7 +261,7 @@ class Transaction(
     ) -> Tag:
         """Point a tag at a manifest of the repository; the first spelling of the tag is kept.
 
-        Records the change of the models folder, and in the tag's history who made it.
+        Notes which files are out of date by it, and in the tag's history who made it.
 
         Raises:
             RepositoryUnknown: no repository has that id.
@@ -276,7 +277,7 @@ class Transaction(
         """Add a manifest to the repository; known already is fine.
 
         The leases that this repository had on the blobs it refers to are spent by it. With `links`
-        it gets the blobs that it does not have, whoever has them.
+        it gets the blobs that it does not have, whoever has them. Without a tag, `record` it.
 
         Raises:
             ManifestBlobUnknown: something it refers to is not in the repository (for a blob:

@@ -1,4 +1,7 @@
-"""The models folder: tags as files, so that a real Ollama can read the data folder."""
+"""The models folder: tags as files, so that a real Ollama can read the data folder.
+
+Beside it lie the records (`core/records.py`) of what a real Ollama has no file for.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +16,15 @@ class TagFile:
     """A tag's file: a manifest, and when it was written, in ns since the epoch."""
 
     name: ModelName
+    body: bytes
+    modified_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFile:
+    """A record as it was found, by its place below `records/`."""
+
+    place: str
     body: bytes
     modified_at: int
 
@@ -36,5 +48,11 @@ class ModelsFolder(Protocol):
     async def read(self, name: ModelName) -> TagFile | None:
         """A tag's file; None if there is none, or it is longer than any manifest."""
 
-    def holds(self, file: TagFile) -> bool:
+    async def records(self) -> list[str]:
+        """The places of all records, below `records/`; no order."""
+
+    async def read_record(self, place: str) -> RecordFile | None:
+        """A record; None if there is none, or it is longer than any."""
+
+    def holds(self, file: TagFile | RecordFile) -> bool:
         """Whether the file is there as it was read; synchronous, inside a transaction."""

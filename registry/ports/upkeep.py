@@ -9,6 +9,7 @@ from typing import Protocol
 
 from registry.core.digest import Digest
 from registry.core.names import RepositoryName
+from registry.core.records import Record, RecordName
 from registry.core.retention import RetentionRule
 from registry.ports.transfers import Upload
 
@@ -91,6 +92,12 @@ class KeptTag:
 
 class UpkeepReader(Protocol):
     """What a read function may ask about upkeep."""
+
+    def recorded(self, name: RecordName) -> Record | None:
+        """What a record has to hold; None if there has to be none.
+
+        Of a tag that is no model, and of a manifest that is not about to go.
+        """
 
     # history
     def history(self, repository_id: int, tag: str, before: int, limit: int) -> list[TagEvent]:
@@ -182,6 +189,12 @@ class UpkeepReader(Protocol):
 
 class UpkeepWriter(Protocol):
     """What a write function may do about upkeep besides."""
+
+    def record(self, repository_id: int, reference: str) -> None:
+        """Note that the record of a tag or manifest has to be looked after."""
+
+    def record_all(self) -> None:
+        """Note that of every tag and manifest that the models folder has no file for."""
 
     def condemn(self, repository_id: int, digest: Digest, now: int) -> None:
         """Keep a manifest that lost its tag, as one that goes later."""

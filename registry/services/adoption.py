@@ -14,14 +14,16 @@ import structlog
 from anyio import to_thread
 
 from registry.core.digest import Digest
-from registry.core.errors import BlobUnknown, DigestMismatch, ManifestInvalid, RegistryError
-from registry.core.manifest import Descriptor, Manifest, parse
+from registry.core.errors import ManifestInvalid, RegistryError
+from registry.core.manifest import Manifest, parse
 from registry.core.names import ModelName
 from registry.ports.catalog import FolderChange, Reader, Tag, Transaction
 from registry.ports.folder import ModelsFolder, TagFile
 from registry.services.manifests import Manifests
 from registry.services.preparation import Prepared, is_model, read_manifest
-from registry.services.strays import Search, Strays, hash_blob
+from registry.services.records import Deed as RecordDeed
+from registry.services.records import Records
+from registry.services.strays import Search, Strays
 
 SINCE = "catalog-since"
 """The secret that tells when the catalog was begun: ns since the epoch, in decimal digits."""
@@ -102,9 +104,19 @@ class Adoption:
             log.info("models of the folder were taken in", models=taken)
         return taken, frozenset(spared)
 
-    async def adopting(self) -> AsyncIterator[Deed]:
-        """The same, model by model."""
+    async def adopting(self) -> AsyncIterator[Deed | RecordDeed]:
+        """The same one by one; what has records comes first, since those are the more exact."""
         search = Search(self._store, self._strays, self._manifests.clock())
+        records = Records(self._manifests, self._folder, search)
+        async for done in records.adopting():
+            yield done
+        async for deed in self._adopting_models(search):
+            yield deed
+        async for done in records.again():
+            yield done
+        await self._manifests.housekeeping.settle([])
+
+    async def _adopting_models(self, search: Search) -> AsyncIterator[Deed]:
         for name in await self._strangers():
             file = await self._folder.read(name)
             if file is None:
@@ -114,10 +126,14 @@ class Adoption:
                     yield Deed(name)
             except RegistryError as error:
                 yield Deed(name, str(error), _mentioned(file.body))
-        await self._manifests.housekeeping.settle([])
 
     async def publish(self) -> int:
-        """Write the file of every tag anew, as the catalog has it: after a restore; how many."""
+        """Write the file of every tag anew, as the catalog has it: after a restore; how many.
+
+        Also every record; those of tags that are no models are not counted.
+        """
+        await self._catalog.write(lambda tx: tx.record_all())
+        await self._manifests.housekeeping.settle([])
         models = await self._catalog.scan(lambda tx: tx.models())
         for begin in range(0, len(models), _BATCH):
             tags = [model.tag for model in models[begin : begin + _BATCH]]
@@ -145,14 +161,7 @@ class Adoption:
         document = await read_manifest(file.body)
         if not isinstance(document, Manifest) or not is_model(document):
             raise ManifestInvalid("it is no model")
-        found = {layer.digest: await self._verified(layer, search) for layer in document.blobs}
-        now = self._manifests.clock()
-
-        def put_blobs(tx: Transaction) -> None:
-            for layer in document.blobs:
-                tx.put_blob(layer.digest, layer.size, found[layer.digest], now)
-
-        await self._catalog.write(put_blobs)
+        await search.make_known(document.blobs)
         prepared = await self._manifests.prepare(file.body, document.media_type)
         return await self._catalog.write(lambda tx: self._commit(tx, file, prepared))
 
@@ -165,24 +174,6 @@ class Adoption:
         name = tx.known_spelling(file.name)
         self._manifests.replace_model(tx, name, prepared, at=file.modified_at)
         return True
-
-    async def _verified(self, layer: Descriptor, search: Search) -> str:
-        """The storage key of a blob that is known, or whose bytes are what its name says."""
-        blob = await self._catalog.read(lambda tx: tx.blob(layer.digest))
-        if blob is not None:
-            return blob.storage_key
-        if not self._store.reuses_keys:
-            found = await search.find(layer.digest, layer.size)
-            if found is None:
-                raise BlobUnknown(str(layer.digest))
-            return found
-        key = self._store.key_of(layer.digest)
-        if key is None or await self._store.exists(key) != layer.size:
-            raise BlobUnknown(str(layer.digest))
-        got = await hash_blob(self._store, key)
-        if got != layer.digest:
-            raise DigestMismatch(str(layer.digest), str(got))
-        return key
 
 
 def _unknown(tx: Reader, names: Iterable[ModelName]) -> list[ModelName]:

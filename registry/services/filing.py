@@ -1,13 +1,15 @@
-"""What the catalog has decided, made into files: small blobs, and the tags of the models folder.
+"""What the catalog has decided, made into files: small blobs, tags of the models folder, records.
 
 Everything to be done is a row (`unwritten`, `folder_change`), so that nothing is lost with this
 process. Files are written at once and without a sync, so that the folder shows a change before it
-is answered; the rows go only when the files were synced, many together, a moment later. Until then
-the catalog has the bytes, and whatever a power cut left of the files is written anew at the start.
+is answered; only records, which nobody looks for there, are written with the sync. The rows go when
+the files were synced, many together, a moment later. Until then the catalog has the bytes, and
+whatever a power cut left of the files is written anew at the start.
 """
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -16,6 +18,8 @@ import anyio.to_thread
 import structlog
 
 from registry.core.errors import RegistryError, StorageFull
+from registry.core.names import ModelName
+from registry.core.records import RecordName
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog, FolderChange, Reader, Transaction, Unwritten
 from registry.ports.folder import ModelsFolder
@@ -58,8 +62,18 @@ class _Due:
         )
 
     @property
+    def models(self) -> list[FolderChange]:
+        """The files of the models folder among the changes."""
+        return [change for change in self.changes if isinstance(change.name, ModelName)]
+
+    @property
     def is_full(self) -> bool:
         return len(self.contents) == _CONTENTS or len(self.changes) == _CHANGES
+
+
+def _contents(tx: Reader, names: Sequence[RecordName]) -> list[FolderChange]:
+    found = ((name, tx.recorded(name)) for name in names)
+    return [FolderChange(0, name, record.encode() if record else None) for name, record in found]
 
 
 class Filing:
@@ -124,13 +138,13 @@ class Filing:
                 return
 
     def _remove(self, due: _Due) -> None:
-        self._folder.apply([FolderChange(change.id, change.name, None) for change in due.changes])
+        self._folder.apply([FolderChange(item.id, item.name, None) for item in due.models])
         for item in due.contents:
             self._store.remove(item.storage_key)
 
     def _write(self, due: _Due) -> None:
         self._store.put({item.storage_key: item.content for item in due.contents})
-        self._folder.apply(due.changes)
+        self._folder.apply(due.models)
 
     def _note(self, due: _Due) -> None:
         self._keys += [item.storage_key for item in due.contents]
@@ -159,11 +173,20 @@ class Filing:
         finally:
             self._syncing = None
 
+    async def _write_records(self, names: Sequence[ModelName | RecordName]) -> None:
+        """Nobody but a rebuild reads them, so that no push waits for them."""
+        records = list(dict.fromkeys(name for name in names if isinstance(name, RecordName)))
+        for begin in range(0, len(records), _CHANGES):
+            some = records[begin : begin + _CHANGES]
+            changes = await self._catalog.scan(partial(_contents, names=some))
+            await anyio.to_thread.run_sync(self._folder.apply, changes)
+
     async def _sync(self) -> None:
-        """Sync what was written so far, then forget it."""
+        """Write the records that are due, sync what was written so far, then forget it."""
         mark, keys, changes = self._written, self._keys, self._changes
         self._keys, self._changes = [], []
         changes = [FolderChange(change.id, change.name, None) for change in changes]
+        await self._write_records([item.name for item in changes])
 
         def sync() -> None:
             self._store.sync(keys)

@@ -71,6 +71,7 @@ class History:
             guard.put(event.name, old.digest if old else None, digest)
             tag = tx.put_tag(repository.id, event.name, digest, self._clock(), guard.who)
             tx.spare(repository.id, digest)
+            tx.record(repository.id, str(digest))
             if old is not None:
                 self._manifests.drop(tx, repository.id, old.digest)
             return tag

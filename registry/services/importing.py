@@ -211,6 +211,7 @@ class Import:
         repository = tx.put_repository(name.repository)
         for child in prepared[:-1]:
             self._manifests.commit(tx, repository, child, links=True)
+            tx.record(repository.id, str(child.row.digest))
         self._manifests.replace_model(tx, name, prepared[-1], at=at)
 
 

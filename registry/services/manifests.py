@@ -130,6 +130,7 @@ class Manifests:
         if self.housekeeping.undelete_ns:
             if tx.has_manifest(repository_id, digest):
                 tx.condemn(repository_id, digest, self.clock())
+                tx.record(repository_id, str(digest))
             return []
         return self.forget(tx, repository_id, digest)
 
@@ -180,6 +181,8 @@ class Manifests:
         def work(tx: Transaction) -> None:
             repository = tx.put_repository(name)
             self.commit(tx, repository, prepared)
+            if not tags:
+                tx.record(repository.id, str(prepared.row.digest))
             for tag in tags:
                 _check_tag(tx, guard, repository.id, tag, prepared.row.digest)
                 tx.put_tag(repository.id, tag, prepared.row.digest, self.clock(), guard.who)

@@ -9,15 +9,19 @@ import asyncio
 import hashlib
 from array import array
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from hashlib import blake2b
+from types import MappingProxyType
 
 from anyio import to_thread
 
 from registry.core.digest import Digest
+from registry.core.errors import BlobUnknown, DigestMismatch
+from registry.core.manifest import Descriptor
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog, Reader, Transaction
 
+NO_ALIASES: Mapping[Digest, Digest] = MappingProxyType({})
 _BATCH = 256
 _PAGE = 5_000
 STRAY_NS = 86_400 * 10**9
@@ -29,7 +33,7 @@ class Strays:
     """What no row knows. `pause_s` lies between two looks at an object store."""
 
     def __init__(self, catalog: Catalog, store: BlobStore, pause_s: float = _PAUSE_S) -> None:
-        self._catalog = catalog
+        self.catalog = self._catalog = catalog
         self._store = store
         self._pause_s = pause_s
 
@@ -92,17 +96,66 @@ class Strays:
 
 
 class Search:
-    """Looks for the bytes of digests among the strays of a store with random keys.
+    """Looks for the bytes of digests: where they have to be, or among strays with random keys.
 
-    An object is read only if its size is one that is looked for, and once.
+    Such an object is read only if its size is one that is looked for, and once.
     """
 
     def __init__(self, store: BlobStore, strays: Strays, now_ns: int) -> None:
         self._store = store
         self._strays = strays
+        self._catalog = strays.catalog
         self._now_ns = now_ns
         self._by_size: dict[int, list[str]] | None = None
         self._found: dict[Digest, str] = {}
+
+    async def make_known(
+        self, layers: Iterable[Descriptor], aliases: Mapping[Digest, Digest] = NO_ALIASES
+    ) -> None:
+        """Take blobs into the catalog whose bytes are what their names say.
+
+        `aliases` tells the sha256 of those that are named by sha512.
+
+        Raises:
+            BlobUnknown, DigestMismatch: one is not in the store, or is another.
+        """
+        found = []
+        for layer in layers:
+            own = aliases.get(layer.digest, layer.digest)
+            blob = await self._catalog.read(lambda tx, d=layer.digest: tx.blob(d))  # type: ignore[misc]
+            if blob is None:
+                found.append((layer, own, await self._verified(layer, own)))
+
+        def put(tx: Transaction) -> None:
+            for layer, own, key in found:
+                tx.put_blob(own, layer.size, key, self._now_ns)
+                if own != layer.digest:
+                    tx.alias_blob(layer.digest, own)
+
+        if found:
+            await self._catalog.write(put)
+
+    async def _verified(self, layer: Descriptor, own: Digest) -> str:
+        """The storage key of a blob whose bytes are what both its names say."""
+        blob = await self._catalog.read(lambda tx: tx.blob(own))
+        if blob is not None:
+            key: str | None = blob.storage_key
+        elif self._store.reuses_keys:
+            key = self._store.key_of(own)
+            if key is not None and await self._store.exists(key) != layer.size:
+                key = None
+        else:
+            key = await self.find(own, layer.size)
+        if key is None:
+            raise BlobUnknown(str(layer.digest))
+        hashed = {own, layer.digest}
+        if blob is not None or not self._store.reuses_keys:
+            hashed.discard(own)  # a row, or the search, says so
+        for digest in hashed:
+            got = await hash_blob(self._store, key, digest.algorithm)
+            if got != digest:
+                raise DigestMismatch(str(digest), str(got))
+        return key
 
     async def find(self, digest: Digest, size: int) -> str | None:
         """The storage key of an object with those very bytes."""
@@ -117,17 +170,17 @@ class Search:
         return self._found.get(digest)
 
 
-async def hash_blob(store: BlobStore, key: str) -> Digest:
+async def hash_blob(store: BlobStore, key: str, algorithm: str = "sha256") -> Digest:
     """The digest of what lies under a storage key.
 
     Raises:
         BlobUnknown: nothing does.
     """
-    hasher = hashlib.sha256()
+    hasher = hashlib.new(algorithm)
     async with await store.open(key) as opened:
         async for chunk in opened.chunks(0, opened.size):
             await to_thread.run_sync(hasher.update, chunk)
-    return Digest.sha256(hasher.hexdigest())
+    return Digest(algorithm, hasher.hexdigest())
 
 
 class _Known:

@@ -3,8 +3,10 @@
 import pytest
 
 from registry.adapters import catalog_models
+from registry.core.digest import Digest
 from registry.core.errors import ManifestUnknown, RepositoryUnknown
 from registry.core.names import ModelName, RepositoryName, short_name
+from registry.core.records import RecordName
 from registry.ports.catalog import Catalog, Model, ModelChange, Reader, Transaction
 from tests.support.catalog_rows import digest, manifest, push, put_model
 
@@ -112,7 +114,9 @@ class NamesContract:
             assert tx.tag(id_, "latest") is not None
             assert tx.find_model(ModelName.parse("team/artifact")) is None
             assert tx.models() == []
-            assert all(change.body is None for change in tx.folder_changes(10))
+            files = [item for item in tx.folder_changes(20) if isinstance(item.name, ModelName)]
+            assert files
+            assert all(change.body is None for change in files)
 
         await catalog.write(work)
 
@@ -267,7 +271,8 @@ class NamesContract:
 
         await catalog.write(work)
         changes = await catalog.read(lambda tx: tx.folder_changes(10))
-        assert [(change.name.short, change.body) for change in changes] == [
+        files = [item for item in changes if isinstance(item.name, ModelName)]
+        assert [(change.name.short, change.body) for change in files] == [
             ("team/b:latest", b"one"),
             ("team/a:latest", b"two"),
             ("team/c:latest", None),
@@ -284,7 +289,7 @@ class NamesContract:
         (seen,) = await catalog.read(lambda tx: tx.folder_changes(10))
         await catalog.write(lambda tx: put_model(tx, "team/a", "latest", "two"))
         await catalog.write(lambda tx: tx.forget_folder_changes(seen.id))
-        (left,) = await catalog.read(lambda tx: tx.folder_changes(10))
+        left, _ = await catalog.read(lambda tx: tx.folder_changes(10))
         assert left.body == b"two"
 
     async def test_a_model_replaced_by_something_else_leaves_the_folder(
@@ -295,7 +300,60 @@ class NamesContract:
             tx.put_manifest(tag.repository.id, manifest("plain"), 2)
             tx.put_tag(tag.repository.id, "latest", digest("plain"), 2)
             assert tx.find_model(tag.model) is None
-            (change,) = tx.folder_changes(10)
+            (change,) = [x for x in tx.folder_changes(10) if isinstance(x.name, ModelName)]
             assert change.body is None
 
         await catalog.write(work)
+
+    async def test_records_are_of_what_the_models_folder_has_no_file_for(
+        self, catalog: Catalog
+    ) -> None:
+        def work(tx: Transaction) -> None:
+            put_model(tx, "team/a", "latest", "model")
+            id_ = push(tx, "Team/X").id
+            tx.put_manifest(id_, manifest("plain"), 1)
+            tx.put_tag(id_, "V1", digest("plain"), 1)
+            tx.put_manifest(id_, manifest("untagged"), 1)
+            tx.record(id_, str(digest("untagged")))
+            tx.record(id_ + 1, "nothing")
+
+        await catalog.write(work)
+        seen = await catalog.read(_records)
+        assert seen == {
+            "Team/X:V1": digest("plain"),
+            f"Team/X@{digest('plain')}": digest("plain"),
+            f"Team/X@{digest('untagged')}": digest("untagged"),
+        }
+        changes = await catalog.read(lambda tx: tx.folder_changes(20))
+        await catalog.write(lambda tx: tx.forget_folder_changes(changes[-1].id))
+        assert await catalog.read(_records) == {}
+        await catalog.write(lambda tx: tx.record_all())
+        again = await catalog.read(_records)
+        assert again.items() >= seen.items()
+        assert f"team/a@{digest('model')}" not in again
+
+    async def test_a_record_goes_with_its_tag_and_its_manifest(self, catalog: Catalog) -> None:
+        def work(tx: Transaction) -> None:
+            id_ = push(tx, "team/x").id
+            tx.put_manifest(id_, manifest("plain"), 1)
+            tx.put_tag(id_, "v1", digest("plain"), 1)
+            tx.forget_folder_changes(tx.folder_changes(20)[-1].id)
+            tx.delete_manifest(id_, digest("plain"))
+            names = {str(x.name): x.body for x in tx.folder_changes(20)}
+            assert names == {
+                "registry.ollama.ai/team/x:v1": None,
+                "team/x:v1": None,
+                f"team/x@{digest('plain')}": None,
+            }
+            name = RecordName(RepositoryName("TEAM/x"), "V1")
+            assert tx.is_folder_change_due(name)
+            assert not tx.is_folder_change_due(RecordName(RepositoryName("team/y"), "v1"))
+
+        await catalog.write(work)
+
+
+def _records(tx: Reader) -> dict[str, Digest]:
+    """The records that are to be written: their names, and the manifests that they are about."""
+    names = [item.name for item in tx.folder_changes(20) if isinstance(item.name, RecordName)]
+    records = [tx.recorded(name) for name in names]
+    return {record.name.short: record.manifest for record in records if record is not None}

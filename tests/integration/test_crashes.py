@@ -26,6 +26,8 @@ from pathlib import Path
 import pytest
 
 from registry.adapters.s3_client import S3Bucket
+from registry.core.names import RepositoryName
+from registry.core.records import RecordName
 from tests.support.backends import leftovers
 from tests.support.gguf import SMALLEST, field, gguf
 from tests.support.s3 import S3Server
@@ -392,7 +394,9 @@ def unsynced(data: Path) -> list[Path]:
         blobs = database.execute("SELECT storage_key FROM unwritten").fetchall()
         tags = database.execute("SELECT host, namespace, model, tag FROM folder_change").fetchall()
     files = [data / "blobs" / key for (key,) in blobs]
-    return files + [data.joinpath("manifests", *parts) for parts in tags]
+    records = [RecordName(RepositoryName(row[1]), row[3]) for row in tags if not row[0]]
+    files += [data / "records" / name.file_path for name in records]
+    return files + [data.joinpath("manifests", *parts) for parts in tags if parts[0]]
 
 
 def cut_power(data: Path, dice: random.Random) -> int:

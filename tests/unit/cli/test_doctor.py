@@ -197,7 +197,7 @@ def test_a_lost_database_is_made_anew(place: Place) -> None:
     (place.data / "registry.db").unlink()
     done = place.run("doctor --rebuild")
     assert done.exit_code == 0, done.stderr
-    assert "Took in 2 models" in done.stderr
+    assert "Took in 2 tags and manifests" in done.stderr
     assert "Accounts" in done.stderr
     assert place.models() == before
     assert found(place, "--deep")["problem"] == []
