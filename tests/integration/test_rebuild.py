@@ -74,6 +74,34 @@ def fill(server: Server) -> tuple[list[str], str]:
     return ["v1", "odd", "gone", *digests], str(index["digest"])
 
 
+def lose_database(data: Path) -> None:
+    for file in data.glob("registry.db*"):
+        file.unlink()
+
+
+def run(data: Path, environ: dict[str, str], *arguments: str) -> None:
+    """Run a command over a data folder; it must succeed."""
+    command = [sys.executable, "-m", "registry", *arguments, "--data", str(data)]
+    done = subprocess.run(
+        command, env={**os.environ, **environ}, capture_output=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_a_restored_library_can_be_made_anew_too(tmp_path: Path) -> None:
+    """Records are not in a backup: a restore writes them from the rows."""
+    data, copy, folder = tmp_path / "data", tmp_path / "copy", str(tmp_path / "backup")
+    with running(data) as server:
+        references, subject = fill(server)
+        before = contents(server, references, subject)
+    run(data, {}, "backup", folder, "--with-blobs")
+    run(copy, {}, "restore", folder)
+    lose_database(copy)
+    run(copy, {}, "doctor", "--rebuild")
+    with running(copy) as server:
+        assert contents(server, references, subject) == before
+
+
 @pytest.mark.parametrize("place", ["folder", "s3"])
 def test_a_killed_servers_database_is_made_anew(
     tmp_path: Path, place: str, request: pytest.FixtureRequest
@@ -88,13 +116,8 @@ def test_a_killed_servers_database_is_made_anew(
         server.kill()
     with running(data, **environ) as server:  # writes what was due
         before = contents(server, references, subject)
-    for file in data.glob("registry.db*"):
-        file.unlink()
-    command = [sys.executable, "-m", "registry", "doctor", "--rebuild", "--data", str(data)]
-    done = subprocess.run(
-        command, env={**os.environ, **environ}, capture_output=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr.decode()
+    lose_database(data)
+    run(data, environ, "doctor", "--rebuild")
     with running(data, **environ) as server:
         assert contents(server, references, subject) == before
     assert [status for status, _, _ in before] == [200, 200, 200, 200, 404, *[200] * 4, 404]

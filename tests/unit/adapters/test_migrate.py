@@ -18,7 +18,8 @@ from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.adapters.tables import metadata
 from registry.core import media
 from registry.core.errors import OperationFailed, Unavailable
-from tests.support.catalog_rows import put_model
+from registry.ports.catalog import Transaction
+from tests.support.catalog_rows import digest, manifest, push, put_model
 from tests.support.postgres import PostgresServer
 
 
@@ -185,3 +186,31 @@ def test_processes_that_start_at_once_all_succeed(
         assert [process.communicate()[1] for process in started] == [""] * 4
         assert [process.returncode for process in started] == [0] * 4
         assert migrate.standing(resolve(url, file)).is_current
+
+
+def _models_and_images(tx: Transaction) -> None:
+    put_model(tx, "team/m", "latest", "model")
+    id_ = push(tx, "Team/X").id
+    for word in ("tagged", "untagged"):
+        tx.put_manifest(id_, manifest(word), 1)
+    tx.put_tag(id_, "V1", digest("tagged"), 1)
+    tx.forget_folder_changes(1 << 40)
+
+
+@pytest.mark.anyio
+async def test_records_of_what_was_there_before_are_due(file: Path) -> None:
+    url = resolve("", file)
+    migrate.upgrade(url)
+    async with contextlib.AsyncExitStack() as stack:
+        catalog = open_catalog("", file)
+        stack.push_async_callback(catalog.close)
+        await catalog.write(_models_and_images)
+    migrate.upgrade(url, "0010")
+    migrate.upgrade(url)
+    async with contextlib.AsyncExitStack() as stack:
+        catalog = open_catalog("", file)
+        stack.push_async_callback(catalog.close)
+        changes = await catalog.scan(lambda tx: tx.folder_changes(20))
+    assert sorted(str(change.name) for change in changes) == sorted(
+        ["team/x:v1", f"team/x@{digest('tagged')}", f"team/x@{digest('untagged')}"]
+    )
