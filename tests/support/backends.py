@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -102,6 +103,13 @@ def leftovers(bucket: S3Bucket) -> list[str]:
             break
         time.sleep(0.05)
     return found
+
+
+def digests(bucket: S3Bucket) -> set[str]:
+    """Of all blobs in a bucket, by their bytes."""
+    keys = [item["Key"] for item in bucket.listed(bucket.path("blobs", ""))]
+    bodies = (bucket.call("get_object", Key=key)["Body"].read() for key in keys)
+    return {f"sha256:{hashlib.sha256(body).hexdigest()}" for body in bodies}
 
 
 BACKENDS = Backends()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from registry.adapters.blobs_s3 import S3BlobStore
 from registry.adapters.scratch_file import ScratchFile
 from registry.adapters.tensors_process import TensorProcesses
 from registry.core.digest import Digest
@@ -28,7 +29,7 @@ from registry.services.models import Models
 from registry.services.sharing import Sharing
 from registry.settings import Retention, Settings
 from registry.web.answers import rfc3339
-from tests.support.backends import BACKENDS
+from tests.support.backends import BACKENDS, digests, leftovers
 from tests.support.gguf import SMALLEST
 
 DAY_NS = 86_400 * 10**9
@@ -108,12 +109,20 @@ class Library:
         return await self.catalog.read(lambda tx: tx.blob(Digest.parse(digest))) is not None
 
     def files(self) -> set[str]:
-        """The digests of the files in `blobs/`; each is checked to be what it is called."""
+        """The digests of the blobs in the store; a file is checked to be what it is called."""
         found = set()
+        if isinstance(self.store, S3BlobStore):
+            return digests(self.store.bucket)
         for file in (self.data / "blobs").iterdir():
             assert file.name == f"sha256-{hashlib.sha256(file.read_bytes()).hexdigest()}"
             found.add(file.name.replace("-", ":"))
         return found
+
+    def incoming(self) -> list[str]:
+        """What is on its way in, or was left over."""
+        if isinstance(self.store, S3BlobStore):
+            return leftovers(self.store.bucket)
+        return [file.name for file in (self.data / "incoming").iterdir()]
 
     def age(self) -> None:
         """Make every blob's file as old as a leftover of a crash must be to go."""
@@ -122,6 +131,10 @@ class Library:
 
     def tag_files(self) -> set[str]:
         """The tags in the models folder, below `manifests/`."""
+        if isinstance(self.store, S3BlobStore):
+            bucket = self.store.bucket
+            root = bucket.path("manifests", "")
+            return {item["Key"].removeprefix(root) for item in bucket.listed(root)}
         root = self.data / "manifests"
         return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 

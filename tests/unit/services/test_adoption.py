@@ -15,7 +15,7 @@ from registry.services.adoption import Adoption
 from registry.services.strays import Search, Strays
 from tests.support.library import Library, library
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.folder]
 TAG = "registry.ollama.ai/library/base/latest"
 
 

@@ -39,6 +39,7 @@ async def clear(lib: Library) -> None:
     await lib.housekeeping.purge()
 
 
+@pytest.mark.folder
 async def test_what_is_deleted_meanwhile_is_saved(lib: Library, tmp_path: Path) -> None:
     work, before = backup(lib, BackupFolder(tmp_path / "saved")), lib.files()
     async for event in work.run(with_blobs=True):
@@ -66,6 +67,7 @@ class Full(BackupFolder):
         await super().put(digest, chunks)
 
 
+@pytest.mark.folder
 async def test_a_backup_that_breaks_off_is_none_and_holds_nothing(
     lib: Library, tmp_path: Path
 ) -> None:
@@ -78,6 +80,7 @@ async def test_a_backup_that_breaks_off_is_none_and_holds_nothing(
     assert lib.files() == set()
 
 
+@pytest.mark.folder
 async def test_the_backup_before_stays_when_the_next_breaks_off(
     lib: Library, tmp_path: Path
 ) -> None:
@@ -93,6 +96,7 @@ async def test_the_backup_before_stays_when_the_next_breaks_off(
     assert list(place.lines(before))
 
 
+@pytest.mark.folder
 @pytest.mark.parametrize(
     ("known", "said"),
     [(False, r"1 of 3 blobs.*digest mismatch"), (True, r"1 of 3 blobs.*damaged")],

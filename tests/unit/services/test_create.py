@@ -118,7 +118,7 @@ async def test_what_cannot_be_is_refused_and_nothing_is_written(
         await lib.make("m", **recipe)
     assert await lib.models.find(ModelName.parse("m")) is None
     assert lib.files() == before
-    assert list((lib.data / "incoming").iterdir()) == []
+    assert lib.incoming() == []
 
 
 async def test_a_missing_file_is_named_by_digest_without_the_servers_path(lib: Library) -> None:
@@ -188,7 +188,9 @@ async def test_a_create_beside_the_delete_of_its_base_is_whole_or_nothing(lib: L
         try:
             await created
         except Exception as error:
-            assert "not found" in str(error) or "blob unknown" in str(error)
+            # found by nobody at all, its create begins with a pull of the base, which fails
+            said = ("not found", "blob unknown", "pull model manifest: file does not exist")
+            assert any(text in str(error) for text in said), error
             assert await lib.models.find(ModelName.parse("child")) is None
         else:
             assert (await lib.show("child"))["system"] == f"s{number}"

@@ -16,7 +16,7 @@ from registry.services.filing import Filing
 from tests.support.library import Library, library
 from tests.support.syncs import Syncs
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.folder]
 
 TAG = "registry.ollama.ai/library/m/latest"
 

@@ -90,6 +90,7 @@ async def test_each_part_takes_the_spelling_that_is_there(lib: Library) -> None:
     assert set(await names(lib)) == {"NameAcme/MixedCase:TagA", "mario:TagA"}
 
 
+@pytest.mark.folder
 async def test_delete_frees_what_nothing_else_refers_to(lib: Library) -> None:
     await lib.base()
     await lib.make("a", origin="base", system="shared", template="only {{ .Prompt }}")
@@ -122,6 +123,7 @@ async def test_without_pruning_blobs_stay(tmp_path: Path) -> None:
         assert len(lib.files()) == 2
 
 
+@pytest.mark.folder
 async def test_what_was_copied_over_goes_with_the_sweep(lib: Library) -> None:
     await lib.base()
     await lib.make("a", origin="base", system="old")
@@ -156,6 +158,7 @@ async def test_a_copy_onto_itself_is_nothing_even_for_an_absent_model(lib: Libra
     assert await names(lib) == []
 
 
+@pytest.mark.folder
 async def test_show_opens_no_file_unless_it_is_verbose(lib: Library) -> None:
     tokens = array("tokenizer.ggml.tokens", Kind.STRING, [f"t{n}" for n in range(2000)])
     await lib.base("m", gguf(field("general.architecture", Kind.STRING, "test"), tokens))
@@ -196,6 +199,7 @@ async def test_a_lone_adapter_cannot_be_shown(lib: Library) -> None:
         await lib.show("lora")
 
 
+@pytest.mark.folder
 async def test_what_the_folder_misses_after_a_crash_is_written_at_the_next_change(
     lib: Library,
 ) -> None:
@@ -220,6 +224,7 @@ async def test_no_tag_file_outlives_the_blobs_it_names(lib: Library) -> None:
     assert (lib.tag_files(), lib.files()) == (set(), set())
 
 
+@pytest.mark.folder
 async def test_what_a_crash_left_in_incoming_is_swept(lib: Library) -> None:
     incoming = await lib.store.create(5)
     await incoming.write(b"crash")
@@ -232,4 +237,4 @@ async def test_what_a_crash_left_in_incoming_is_swept(lib: Library) -> None:
     assert key in {path.name for path in (lib.data / "incoming").iterdir()}
     lib.clock.now = time.time_ns() + 2 * 3600 * 10**9
     await lib.housekeeping.sweep()
-    assert list((lib.data / "incoming").iterdir()) == []
+    assert lib.incoming() == []

@@ -557,7 +557,7 @@ async def test_the_failure_of_a_joined_transfer_is_not_ours(
     registry.add("a/b:v1", [BIG])
     first = await begun(place, registry, 1 << 20)
     second = asyncio.create_task(collect(place.pull.run(NAME)))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.5)  # for it to join
     registry.faults = [UpstreamFailed("400: no")]
     registry.gate.set()
     with pytest.raises(UpstreamFailed, match="400: no"):

@@ -18,7 +18,7 @@ from tests.support.s3 import S3Server
 from tests.support.transfer_place import NAME, Place, collect, progress, until
 from tests.support.upstream import MemoryRegistry, digest_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.folder]
 
 MIB = 1 << 20
 BIG = random.Random(1).randbytes(45 * MIB + 123)

@@ -1,5 +1,6 @@
 """The key ring of direct URLs: one for all processes, old keys out after two rotations or one."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ _AFTER_A_WHILE_NS = 6 * 10**9
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    world = World(tmp_path)
+    yield world
+    await world.stop()
 
 
 def ids(ring: tuple[SigningKey, ...]) -> list[str]:

@@ -8,7 +8,7 @@ from registry.core.digest import Digest
 from registry.services.staging import SMALL, Staging
 from tests.support.library import Library, library
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.folder]
 
 TEXTS = (b"", b"a text", b"l" * (SMALL + 1))
 CONTENTS = {Digest.of(text): text for text in TEXTS}

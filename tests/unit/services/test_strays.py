@@ -25,7 +25,7 @@ from registry.settings import Retention
 from tests.support.library import library
 from tests.support.s3 import S3Server
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.folder]
 DAY_NS = 86_400 * 10**9
 
 

@@ -61,7 +61,7 @@ async def test_a_quantized_model_says_what_it_is(lib: Library, name: str) -> Non
     assert shown["details"]["quantization_level"] == expected
     assert shown["details"]["parameter_size"] == "672K"
     assert shown["model_info"]["general.file_type"] == level.number
-    assert list((lib.data / "incoming").iterdir()) == []
+    assert lib.incoming() == []
 
 
 @needs_engine
@@ -145,6 +145,7 @@ async def test_a_draft_is_quantized_by_its_own_wish(lib: Library) -> None:
     assert sorted(found.file_type for found in facts.values()) == ["F16", "Q8_0"]
 
 
+@pytest.mark.folder
 async def test_shards_become_one_layer(lib: Library) -> None:
     files = {
         f"m-{number:05}-of-00003.gguf": await lib.put(shard)
@@ -194,7 +195,7 @@ async def test_numbers_that_are_none_leave_nothing_behind(lib: Library) -> None:
     with pytest.raises(OperationFailed, match=r"token_embd\.weight.* not finite"):
         await lib.make("m", files={"m.gguf": source}, quantize="q8_0")
     assert lib.files() == before
-    assert list((lib.data / "incoming").iterdir()) == []
+    assert lib.incoming() == []
 
 
 async def test_a_create_that_fails_after_the_work_drops_what_was_made(lib: Library) -> None:
@@ -223,6 +224,7 @@ def small_disk() -> Iterator[Callable[[int], None]]:
     signal.signal(signal.SIGXFSZ, handler)
 
 
+@pytest.mark.folder
 @pytest.mark.parametrize("room", [2 << 20, 7_654_321, 20_990_000])
 async def test_a_disk_that_is_full_at_any_byte_keeps_nothing(
     lib: Library, small_disk: Callable[[int], None], room: int
@@ -234,7 +236,7 @@ async def test_a_disk_that_is_full_at_any_byte_keeps_nothing(
         await lib.make("m", files={"m.gguf": source}, quantize="f32")
     small_disk(1 << 30)
     assert lib.files() == before
-    assert list((lib.data / "incoming").iterdir()) == []
+    assert lib.incoming() == []
     await lib.make("m", files={"m.gguf": source}, quantize="f32")
 
 
@@ -334,7 +336,7 @@ async def test_whoever_leaves_alone_ends_the_work_and_nothing_is_kept(slow: Slow
                 break
     assert workshop.running == 0
     assert lib.files() == before
-    assert list((lib.data / "incoming").iterdir()) == []
+    assert lib.incoming() == []
 
 
 async def test_after_an_error_the_next_who_asks_begins_anew(slow: Slow) -> None:
@@ -350,6 +352,7 @@ async def test_after_an_error_the_next_who_asks_begins_anew(slow: Slow) -> None:
     assert len(workshop.jobs) == 3
 
 
+@pytest.mark.folder
 async def test_a_full_disk_leaves_nothing_behind(slow: Slow) -> None:
     lib, workshop = slow
     files = {"m.gguf": await lib.put(model())}
@@ -359,7 +362,7 @@ async def test_a_full_disk_leaves_nothing_behind(slow: Slow) -> None:
     with pytest.raises(StorageFull):
         await collect(lib, "m", files=files, quantize="q8_0")
     assert lib.files() == before
-    assert list((lib.data / "incoming").iterdir()) == []
+    assert lib.incoming() == []
 
 
 async def test_a_model_larger_than_blobs_may_be_is_not_begun(slow: Slow) -> None:

@@ -204,6 +204,9 @@ LINES = [
     Line("POST", "/api/v1/link/calls/1", "401 " * 10, "{}", route="/api/v1/link/calls/{call}"),
     Line("GET", f"/api/v1/link/blobs/sha256:{'0' * 64}", "401 " * 10,
          route="/api/v1/link/blobs/{digest}"),
+    Line("GET", "/api/v1/link/replicas", "401 " * 10),
+    Line("GET", f"/api/v1/link/permits/sha256:{'0' * 64}", "401 " * 10,
+         route="/api/v1/link/permits/{digest}"),
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from tests.support.library import Library, library
 from tests.support.nodes import Shelf, said
 from tests.support.scripted_model import scripted_model
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.folder]
 
 
 @pytest.mark.engine

@@ -236,10 +236,12 @@ async def test_a_crash_is_told_and_an_end_that_somebody_made_is_none(
 async def stopped_at_load(shelf: Shelf, worker: Node) -> Running:
     """A lease whose runner was killed while it loaded the model."""
     worker._starter._devices = ()  # whose process would be the first
-    loading = asyncio.create_task(worker.acquire(shelf.put("m", MODEL)))
     children = Path(f"/proc/self/task/{os.getpid()}/children")
-    await eventually(lambda: children.read_text().split())
-    os.kill(int(children.read_text().split()[-1]), signal.SIGKILL)
+    others = set(children.read_text().split())  # servers of the session
+    loading = asyncio.create_task(worker.acquire(shelf.put("m", MODEL)))
+    await eventually(lambda: set(children.read_text().split()) - others)
+    (runner,) = set(children.read_text().split()) - others
+    os.kill(int(runner), signal.SIGKILL)
     return await loading
 
 
