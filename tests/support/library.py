@@ -133,8 +133,8 @@ class Library:
         """The tags in the models folder, below `manifests/`."""
         if isinstance(self.store, S3BlobStore):
             bucket = self.store.bucket
-            root = bucket.path("manifests", "")
-            return {item["Key"].removeprefix(root) for item in bucket.listed(root)}
+            above = bucket.path("manifests", "")
+            return {item["Key"].removeprefix(above) for item in bucket.listed(above)}
         root = self.data / "manifests"
         return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 

@@ -534,7 +534,7 @@ async def test_many_come_and_go_and_nothing_stays_under_way(tmp_path: Path, seed
                 await asyncio.sleep(0.05)
         for task in watching:
             task.cancel()
-    assert crowd.outcomes["made"] > 20, crowd.outcomes
+    assert crowd.outcomes["made"] > 10, crowd.outcomes
     assert set(crowd.outcomes) <= {"made", "StorageFull", "OperationFailed", "Conflict"}
 
 
