@@ -55,6 +55,10 @@ def token(server: Server, *options: str) -> str:
     return done.stdout.strip()
 
 
+NOTICED_S = 2.5
+"""A running server has seen by then what a command wrote about placement."""
+
+
 @contextlib.contextmanager
 def worker(
     server: Server, data: Path, *options: str, url: str = "", **told: str
@@ -267,6 +271,7 @@ def test_a_worker_calls_in_through_a_proxy_and_tls(way_in: Way, tmp_path: Path) 
         subprocess.run([*line, "--data", str(server.data)], check=True, capture_output=True)
         options = ("--token", token(server), "--name", "far", "--label", "far")
         with worker(server, tmp_path, *options, url=way_in.url, SSL_CERT_FILE=trust) as far:
+            time.sleep(NOTICED_S)  # else the server's own worker may run it
             texts, first = [], 0.0
             for frame in place.stream():
                 first = first or time.monotonic()
