@@ -14,6 +14,8 @@ from concurrent.futures import Executor, Future
 from threading import Lock
 from typing import TypeVar
 
+from registry.ports.blobs import Sink
+
 T = TypeVar("T")
 
 BLOCK = 4096  # what O_DIRECT wants of addresses, offsets and lengths on every disk in use
@@ -140,3 +142,14 @@ def _settle(future: "Future[T]", job: Callable[[], T]) -> None:
         future.set_result(job())
     except BaseException as error:  # the edge of a thread: whoever awaits the future handles it
         future.set_exception(error)
+
+
+async def write_through(sink: Sink, data: bytes | bytearray | memoryview) -> None:
+    """Copy `data` into the buffers that a sink lends."""
+    source = memoryview(data).cast("B")
+    while source:
+        target = await sink.borrow()
+        count = min(len(target), len(source))
+        target[:count] = source[:count]
+        await sink.fill(count)
+        source = source[count:]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from registry.adapters.fs_buffers import BLOCK, Buffer, BufferPool, Lane
+from registry.adapters.fs_buffers import BLOCK, Buffer, BufferPool, Lane, write_through
 from registry.adapters.fs_files import IncomingFile, Layout, sync_folder
 from registry.adapters.fs_pieces import Attempt, Piece, Running
 from registry.adapters.hashing_sink import is_same
@@ -78,13 +78,7 @@ class FsIncoming:
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append `data`; it may be reused at once."""
-        source = memoryview(data).cast("B")
-        while source:
-            target = await self.borrow()
-            count = min(len(target), len(source))
-            target[:count] = source[:count]
-            await self.fill(count)
-            source = source[count:]
+        await write_through(self, data)
 
     async def borrow(self) -> memoryview:
         """The unfilled part of a buffer."""

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
+from registry.adapters.fs_buffers import write_through
 from registry.adapters.hashing_sink import HashingSink
 from registry.adapters.s3_buffers import Memory, PartBuffer
 from registry.adapters.s3_gathering import Found, Gathering, Threads, limited_part
@@ -66,13 +67,7 @@ class S3Incoming:
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append `data`; it may be reused at once."""
-        source = memoryview(data).cast("B")
-        while source:
-            target = await self.borrow()
-            count = min(len(target), len(source))
-            target[:count] = source[:count]
-            await self.fill(count)
-            source = source[count:]
+        await write_through(self, data)
 
     async def borrow(self) -> memoryview:
         """The unfilled part of a buffer."""
