@@ -2,12 +2,12 @@
 
 import asyncio
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO, Self
 
+from registry.adapters.fs_files import free_bytes
 from registry.adapters.os_errors import os_errors
 from registry.core.errors import StorageFull
 
@@ -75,7 +75,7 @@ class Nameless(LocalFile):
         Raises:
             StorageFull: there is no space for them.
         """
-        if shutil.disk_usage(folder).free < size:
+        if free_bytes(folder) < size:
             raise StorageFull("no space left in the store")
         self._buffer = bytearray(_PIECE)
         with os_errors():

@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from anyio import CancelScope
 
 import registry
 from registry.adapters.fs_files import free_bytes
+from registry.adapters.nameless import Nameless
 from registry.adapters.os_errors import os_errors
 from registry.core import errors
 from registry.core.errors import OperationFailed, RegistryError, StorageFull
@@ -91,11 +91,9 @@ class TensorProcesses:
         with os_errors():
             if free_bytes(self._scratch) < opened.size:
                 raise StorageFull("no space left for a copy of the model's file")
-            copy = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - the stack closes it
-            stack.enter_context(copy)
-            async for chunk in opened.chunks(0, opened.size):
-                await asyncio.to_thread(copy.write, chunk)
-            copy.flush()
+        copy = stack.enter_context(Nameless(self._scratch))
+        async for chunk in opened.chunks(0, opened.size):
+            await copy.write(chunk)
         return copy.fileno()
 
 
