@@ -18,14 +18,16 @@ _P = bindparam
 _REPOSITORY = Statement(
     select(t.repository.c.id, t.repository.c.path).where(t.repository.c.path_key == _P("key"))
 )
+HAS_MANIFESTS = (
+    select(t.repository_manifest.c.digest)
+    .where(t.repository_manifest.c.repository_id == t.repository.c.id)
+    .exists()
+)
+"""Of a repository: others are rows that an upload began."""
 _REPOSITORIES = Statement(
     select(t.repository.c.path)
     .where(t.repository.c.path_key > _P("after"))
-    .where(
-        select(t.repository_manifest.c.digest)
-        .where(t.repository_manifest.c.repository_id == t.repository.c.id)
-        .exists()
-    )
+    .where(HAS_MANIFESTS)
     .order_by(t.repository.c.path_key)
     .limit(_P("count"))
 )

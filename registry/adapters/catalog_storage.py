@@ -27,6 +27,7 @@ from sqlalchemy import (
 from registry.adapters import tables as t
 from registry.adapters import tables_upkeep as u
 from registry.adapters.catalog_blobs import unheld
+from registry.adapters.catalog_names import HAS_MANIFESTS
 from registry.adapters.catalog_quotas import bounds
 from registry.adapters.catalog_transfers import UNDER_WAY
 from registry.adapters.catalog_upkeep import untagged
@@ -67,11 +68,7 @@ _FREED = Statement(select(func.count(), _NO_SIZE, _NO_SIZE).select_from(t.freed)
 _FIRST_PATH = Statement(
     select(t.repository.c.path_key, t.repository.c.path)
     .where(t.repository.c.path_key >= _P("start"))
-    .where(
-        select(t.repository_manifest.c.digest)
-        .where(t.repository_manifest.c.repository_id == t.repository.c.id)
-        .exists()
-    )
+    .where(HAS_MANIFESTS)
     .order_by(t.repository.c.path_key)
     .limit(1)
 )
@@ -79,11 +76,7 @@ _WITHIN = (t.repository.c.path_key >= _P("start"), t.repository.c.path_key < _P(
 _IN_NAMESPACE = Statement(
     select(t.repository.c.id, t.repository.c.path)
     .where(*_WITHIN, t.repository.c.path_key > _P("after"))
-    .where(
-        select(t.repository_manifest.c.digest)
-        .where(t.repository_manifest.c.repository_id == t.repository.c.id)
-        .exists()
-    )
+    .where(HAS_MANIFESTS)
     .order_by(t.repository.c.path_key)
     .limit(_P("count"))
 )
