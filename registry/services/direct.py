@@ -19,13 +19,13 @@ from registry.core.digest import Digest
 from registry.core.errors import Conflict, SizeInvalid, UploadUnknown
 from registry.core.names import RepositoryName
 from registry.core.ranges import Span
-from registry.ports.catalog import Reader, Transaction
+from registry.ports.catalog import Transaction
 from registry.ports.direct import Direct, DirectPut
 from registry.ports.transfers import Upload
 from registry.services.blobs import Blobs
 from registry.services.direct_commit import STATES, DirectCommits
 from registry.services.quotas import set_aside
-from registry.services.upload_limits import NS, UploadLimits
+from registry.services.upload_limits import NS, UploadLimits, unexpired
 
 SMALLEST_PART = 8 << 20
 """What comes in one smaller piece is the whole blob, and taken here: it costs the store one request
@@ -49,14 +49,7 @@ class DirectUploads:
 
     async def find(self, name: RepositoryName, session: str) -> Upload | None:
         """A session of the repository that has not expired; see `is_ours`."""
-
-        def work(tx: Reader) -> Upload | None:
-            repository, upload = tx.repository(name), tx.upload(session)
-            same = repository and upload and upload.repository_id == repository.id
-            return upload if same else None
-
-        upload = await self._catalog.read(work)
-        return None if upload is None or upload.expires_at <= self._clock() else upload
+        return await unexpired(self._catalog, name, session, self._clock())
 
     async def redirect(self, upload: Upload, span: Span) -> str | None:
         """Where a part of an upload is to be sent; None if its bytes are to come here.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from registry.core.errors import TooLarge, Unavailable
+from registry.core.names import RepositoryName
 from registry.ports.catalog import Catalog, Reader
 from registry.ports.transfers import Upload
 
@@ -30,6 +31,20 @@ class UploadLimits:
         """Raise `TooLarge` if a blob of so many bytes is."""
         if size > self.blob_bytes:
             raise TooLarge(f"a blob may have {self.blob_bytes} bytes at most")
+
+
+async def unexpired(
+    catalog: Catalog, name: RepositoryName, session: str, now: int
+) -> Upload | None:
+    """A session of a repository, in whichever state; None if there is none or its time is up."""
+
+    def work(tx: Reader) -> Upload | None:
+        repository, upload = tx.repository(name), tx.upload(session)
+        same = repository and upload and upload.repository_id == repository.id
+        return upload if same else None
+
+    upload = await catalog.read(work)
+    return None if upload is None or upload.expires_at <= now else upload
 
 
 class OpenSessions:

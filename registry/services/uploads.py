@@ -32,12 +32,12 @@ from registry.core.errors import (
 )
 from registry.core.names import RepositoryName
 from registry.ports.blobs import Body, Incoming
-from registry.ports.catalog import Blob, Reader, Transaction
+from registry.ports.catalog import Blob, Transaction
 from registry.ports.transfers import Upload
 from registry.services.blobs import Blobs, is_empty
 from registry.services.quotas import set_aside
 from registry.services.upload_bodies import Chunk, Counted
-from registry.services.upload_limits import NS, OpenSessions, UploadLimits
+from registry.services.upload_limits import NS, OpenSessions, UploadLimits, unexpired
 from registry.services.upload_turns import LiveSession, LiveSessions
 
 __all__ = ["NS", "Chunk", "UploadLimits", "Uploads"]
@@ -334,13 +334,8 @@ class Uploads:
     # life and limits
 
     async def _load(self, name: RepositoryName, session: str) -> Upload:
-        def work(tx: Reader) -> Upload | None:
-            repository, upload = tx.repository(name), tx.upload(session)
-            same = repository and upload and upload.repository_id == repository.id
-            return upload if same else None
-
-        upload = await self._catalog.read(work)
-        if upload is None or upload.expires_at <= self._clock():
+        upload = await unexpired(self._catalog, name, session, self._clock())
+        if upload is None:
             raise _unknown(session)
         return upload
 
