@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from registry.adapters import migrate
 from registry.adapters.catalog_sql import open_catalog, resolve
+from registry.cli.host import settings_of
 from registry.core.errors import OperationFailed, RegistryError
 from registry.ports.accounts import AuditEntry
 from registry.services.accounts import Accounts
@@ -26,7 +27,7 @@ from registry.services.signing_keys import SigningKeys
 from registry.services.tokens import Tokens
 from registry.services.usage import Ledger
 from registry.services.worker_keys import WorkerKeys
-from registry.settings import Settings, SettingsInvalid
+from registry.settings import Settings
 
 T = TypeVar("T")
 
@@ -67,10 +68,7 @@ def run(
         OperationFailed: there is no database, or the settings are invalid.
         RegistryError: what `work` raises.
     """
-    try:
-        settings = Settings.load(data=data)
-    except SettingsInvalid as error:
-        raise OperationFailed(str(error)) from error
+    settings = settings_of(data)
     if not create:
         check_library(settings)
     migrate.upgrade(resolve(settings.database_url, settings.sqlite_path))
