@@ -34,8 +34,8 @@ from registry.core.digest import Digest
 from registry.core.dump import Counts, Summary, decode, encode
 from registry.core.names import ModelName
 from registry.ports.catalog import Transaction
-from registry.services.exporting import Export
-from registry.services.importing import Import, Wanted
+from registry.services.upkeep.exporting import Export
+from registry.services.upkeep.importing import Import, Wanted
 from registry.settings import Settings
 
 _BATCH = 500

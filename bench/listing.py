@@ -33,7 +33,7 @@ from registry.core.manifest import Descriptor, encode_model
 from registry.core.names import ModelName
 from registry.ports.catalog import Transaction
 from registry.services import Services
-from registry.services.manifests import Prepared
+from registry.services.library.preparation import Prepared
 from registry.settings import Settings
 
 _BATCH = 500

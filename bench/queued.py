@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from registry.adapters.catalog_sql import open_catalog
 from registry.ports.fleet import NewWorker
-from registry.services.fleet import Fleet
+from registry.services.inference.fleet import Fleet
 from tests.support.foreign import Answer, ForeignOpenAI
 from tests.support.scripted_model import scripted_model
 from tests.support.server import Server, running

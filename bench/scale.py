@@ -33,16 +33,16 @@ from registry.core.access import Caller, Policy, Right, Rule, Visibility
 from registry.core.digest import Digest
 from registry.core.names import ModelName, RepositoryName
 from registry.ports.catalog import Catalog, Manifest, Reader, Reference, Transaction
-from registry.services.adoption import Adoption
-from registry.services.blobs import Blobs
-from registry.services.gc import Collection
-from registry.services.history import History
-from registry.services.housekeeping import Housekeeping
-from registry.services.listing import Listing
-from registry.services.manifests import Manifests
-from registry.services.rights import Policies
-from registry.services.storage import Storage
-from registry.services.uploads import Uploads
+from registry.services.access.rights import Policies
+from registry.services.library.blobs import Blobs
+from registry.services.library.history import History
+from registry.services.library.housekeeping import Housekeeping
+from registry.services.library.listing import Listing
+from registry.services.library.manifests import Manifests
+from registry.services.upkeep.adoption import Adoption
+from registry.services.upkeep.gc import Collection
+from registry.services.upkeep.storage import Storage
+from registry.services.uploading.uploads import Uploads
 from registry.settings import Retention
 
 _ASKED = 2_000

@@ -32,8 +32,8 @@ from registry.core.access import Group, Right, Scope, Visibility
 from registry.core.names import ModelName
 from registry.ports.catalog import Transaction
 from registry.services import Services
-from registry.services.keys import ApiKeyWish
-from registry.services.tokens import Access, Subject
+from registry.services.access.keys import ApiKeyWish
+from registry.services.access.tokens import Access, Subject
 from registry.settings import Settings
 
 PASSWORD = "correct horse battery"

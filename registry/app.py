@@ -44,34 +44,34 @@ from registry.ports.tensors import TensorWorkshop
 from registry.server import collector
 from registry.server.run import STOPPING, run_server
 from registry.services import Services
-from registry.services.accounts import Accounts
-from registry.services.adoption import Adoption
-from registry.services.audit import Audit
-from registry.services.blobs import Blobs, Lives
-from registry.services.conversions import Conversions
-from registry.services.create import Create
-from registry.services.direct import DirectUploads
-from registry.services.efforts import Process
-from registry.services.fleet import Fleet
-from registry.services.generation import Clocks, Generation
-from registry.services.housekeeping import Housekeeping, check_place
-from registry.services.inference import Inference
-from registry.services.job_desk import JobDesk
-from registry.services.listing import Listing
-from registry.services.manifests import Manifests
-from registry.services.models import Models
-from registry.services.muster import Muster, Startable, loader
-from registry.services.pull import Pull
-from registry.services.push import Push
-from registry.services.replicas import Replicas
-from registry.services.routing import Router
-from registry.services.sharing import Sharing
-from registry.services.tokens import Tokens
-from registry.services.upkeep import Upkeep
-from registry.services.uploads import UploadLimits, Uploads
-from registry.services.usage import Ledger
-from registry.services.waiting import QueueLimits
-from registry.services.worker_keys import WorkerKeys
+from registry.services.access.accounts import Accounts
+from registry.services.access.audit import Audit
+from registry.services.access.tokens import Tokens
+from registry.services.building.conversions import Conversions
+from registry.services.building.create import Create
+from registry.services.inference.fleet import Fleet
+from registry.services.inference.generation import Clocks, Generation
+from registry.services.inference.inference import Inference
+from registry.services.inference.muster import Muster, Startable, loader
+from registry.services.inference.replicas import Replicas
+from registry.services.inference.routing import Router
+from registry.services.inference.usage import Ledger
+from registry.services.inference.waiting import QueueLimits
+from registry.services.inference.worker_keys import WorkerKeys
+from registry.services.library.blobs import Blobs, Lives
+from registry.services.library.housekeeping import Housekeeping, check_place
+from registry.services.library.listing import Listing
+from registry.services.library.manifests import Manifests
+from registry.services.library.models import Models
+from registry.services.sharing.efforts import Process
+from registry.services.sharing.job_desk import JobDesk
+from registry.services.sharing.sharing import Sharing
+from registry.services.transfers.pull import Pull
+from registry.services.transfers.push import Push
+from registry.services.upkeep.adoption import Adoption
+from registry.services.upkeep.upkeep import Upkeep
+from registry.services.uploading.direct import DirectUploads
+from registry.services.uploading.uploads import UploadLimits, Uploads
 from registry.settings import Settings, unknown_names
 from registry.settings import Worker as WorkerSettings
 from registry.web import (

@@ -14,7 +14,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 OCI, TOKEN, AUTH = "unit/web/test_oci.py", "unit/web/test_token.py", "unit/web/test_auth.py"
-UPLOADS, CLIENTS = "unit/services/test_uploads.py", "integration/test_oci_clients.py"
+UPLOADS, CLIENTS = "unit/services/uploading/test_uploads.py", "integration/test_oci_clients.py"
 SIGN_IN, REPLICAS = "integration/test_sign_in.py", "unit/web/test_replicas.py"
 PROXIES, PATHS = "integration/test_proxies.py", "unit/web/test_oci_paths.py"
 ROLES, ACCOUNTS = "unit/web/test_route_roles.py", "unit/web/test_route_roles_accounts.py"
@@ -49,7 +49,7 @@ ROWS: dict[int, tuple[str, Tests]] = {
         UPLOADS: ("two_equal_chunks_at_once_are_one",
                   "of_two_replicas_that_receive_the_same_chunk_the_first_wins")}),
     7: ("parts in any order, sent again, missing", {
-        "unit/services/test_direct.py": (
+        "unit/services/uploading/test_direct.py": (
             "parts_sent_in_any_order_become_a_blob",
             "a_commit_without_all_parts_is_refused_and_the_session_goes_on"),
         DIRECT: ("a_missing_part_is_400_and_the_session_goes_on",)}),
@@ -58,7 +58,7 @@ ROWS: dict[int, tuple[str, Tests]] = {
                                          "an_early_answer_to_an_endless_body_ends_the_connection"),
         STORE: ("ollama_pushes_and_pulls_through_two_replicas",)}),
     9: ("a commit that takes minutes", {
-        "unit/services/test_direct.py": (
+        "unit/services/uploading/test_direct.py": (
             "a_long_verification_goes_on_while_its_client_waits",
             "a_repeated_commit_gets_the_same_answer"),
         UPLOADS: ("a_long_verification_is_answered_with_ask_again",
@@ -69,7 +69,8 @@ ROWS: dict[int, tuple[str, Tests]] = {
     11: ("a tensor in one request to the store, which checks it", {
         DIRECT: ("a_tensor_goes_to_the_store_in_one_request",
                  "a_blob_over_the_limit_is_refused_when_it_is_announced"),
-        "unit/services/test_direct.py": ("what_the_store_cannot_check_is_not_sent_there_whole",),
+        "unit/services/uploading/test_direct.py": (
+            "what_the_store_cannot_check_is_not_sent_there_whole",),
         STORE: ("tensors_go_to_the_store_in_one_request_each",)}),
     12: ("mounts of what is foreign, unknown, forbidden", {
         OCI: ("a_blob_is_mounted_or_uploaded",),
@@ -128,7 +129,7 @@ KNOWN: dict[str, Tests] = {
         UPSTREAM: ("a_realm_elsewhere_is_not_asked", "a_token_is_not_sent_to_an_upload_elsewhere"),
         TOKEN: ("what_was_signed_for_another_registry_cannot_be_passed_on",)},
     "ollama#15485: one digest twice": {
-        "unit/services/test_pull.py": ("config_and_layer_may_be_one_blob",),
+        "unit/services/transfers/test_pull.py": ("config_and_layer_may_be_one_blob",),
         HOSTILE: ("a_digest_that_comes_twice_must_have_one_size",)},
     "CVE-2025-63389: management without authentication": {
         ROLES: ("the_table_is_true",),
@@ -142,7 +143,7 @@ KNOWN: dict[str, Tests] = {
         UPLOADS: ("a_blob_over_the_limit_is_refused",)},
     "CVE-2023-2253: memory of _catalog": {HOSTILE: ("the_size_of_a_page_is_clamped",)},
     "CVE-2025-24976: keys from the token": {
-        "unit/services/test_tokens.py": ("forged_tokens_are_refused",)},
+        "unit/services/access/test_tokens.py": ("forged_tokens_are_refused",)},
     "CVE-2026-35172: a stale cache after a delete": {
         "unit/web/test_hot.py": ("an_answer_is_kept_until_something_is_written",),
         REPLICAS: ("a_push_goes_on_at_whichever_replica_is_next",)},
@@ -168,9 +169,9 @@ KNOWN: dict[str, Tests] = {
         "unit/web/test_pages.py": ("no_redirect_leads_elsewhere",)},
     "Harbor CVE-2020-13794: who exists": {
         "unit/web/test_pages.py": ("a_wrong_name_and_a_wrong_password_take_as_long",),
-        "unit/services/test_callers.py": ("wrong_and_unknown_look_alike",)},
+        "unit/services/access/test_callers.py": ("wrong_and_unknown_look_alike",)},
     "Harbor: a default password": {
-        "unit/services/test_people.py": ("the_set_up_code_makes_one_administrator",)},
+        "unit/services/access/test_people.py": ("the_set_up_code_makes_one_administrator",)},
     "Starlette CVE-2025-62727: many ranges": {
         "unit/core/test_ranges.py": ("a_header_that_is_not_a_single_range_asks_for_all",),
         HOSTILE: ("many_ranges_are_answered_with_the_whole",)},

@@ -30,6 +30,16 @@ MAY_IMPORT = {
     },
     "cli": {"core", "ports", "adapters", "services", "cli", "settings", "app", "logs", "workers"},
 }
+GROUPS: dict[str, set[str]] = {  # of services; nothing is imported against this, so no two of them need each other
+    "sharing": set(),
+    "access": {"sharing"},
+    "library": {"access"},
+    "uploading": {"library"},
+    "transfers": {"sharing", "access", "library"},
+    "building": {"sharing", "access", "library"},
+    "inference": {"access", "library"},
+    "upkeep": {"sharing", "library", "uploading", "transfers"},
+}  # fmt: skip
 PURE = {  # what core may import from outside the project
     "__future__", "abc", "array", "base64", "bisect", "codecs", "collections", "contextlib",
     "copy", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib",
@@ -68,6 +78,20 @@ def test_every_import_goes_inwards() -> None:
             if parts[0] != "registry" or len(parts) == 1:
                 continue
             if parts[1] not in MAY_IMPORT[layer]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+    assert wrong == []
+
+
+def test_no_two_groups_of_services_need_each_other() -> None:
+    wrong = []
+    for path in sorted((ROOT / "services").rglob("*.py")):
+        if path.parent.name == "services":  # the bundle of them all
+            continue
+        for name, line, _ in imports(path):
+            parts = name.split(".")
+            if parts[:2] != ["registry", "services"]:
+                continue
+            if parts[2] not in GROUPS[path.parent.name] | {path.parent.name}:
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
     assert wrong == []
 

@@ -191,7 +191,7 @@ def create_token(
 
     async def work(place: "Administration") -> "tuple[Account, ApiKey, str]":
         account = await place.accounts.named(user)
-        wish = import_module("registry.services.keys").ApiKeyWish(
+        wish = import_module("registry.services.access.keys").ApiKeyWish(
             title, held, scopes or None, lifetime_s
         )
         made = await place.accounts.create_api_key(account.id, wish)

@@ -18,15 +18,15 @@ from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.cli.host import settings_of
 from registry.core.errors import OperationFailed, RegistryError
 from registry.ports.accounts import AuditEntry
-from registry.services.accounts import Accounts
-from registry.services.audit import Audit
-from registry.services.fleet import Fleet
-from registry.services.job_desk import JobDesk
-from registry.services.sharing import Sharing
-from registry.services.signing_keys import SigningKeys
-from registry.services.tokens import Tokens
-from registry.services.usage import Ledger
-from registry.services.worker_keys import WorkerKeys
+from registry.services.access.accounts import Accounts
+from registry.services.access.audit import Audit
+from registry.services.access.tokens import Tokens
+from registry.services.inference.fleet import Fleet
+from registry.services.inference.usage import Ledger
+from registry.services.inference.worker_keys import WorkerKeys
+from registry.services.library.signing_keys import SigningKeys
+from registry.services.sharing.job_desk import JobDesk
+from registry.services.sharing.sharing import Sharing
 from registry.settings import Settings
 
 T = TypeVar("T")

@@ -18,8 +18,8 @@ from registry.core.errors import ModelUnknown, NameInvalid, OperationFailed, Reg
 from registry.core.names import DEFAULT_HOST, ModelName
 from registry.ports.carriage import Source, Target
 from registry.services import Services
-from registry.services.exporting import Export, Format
-from registry.services.importing import Import, Wanted
+from registry.services.upkeep.exporting import Export, Format
+from registry.services.upkeep.importing import Import, Wanted
 from registry.settings import Settings
 
 _SCHEME = "registry://"

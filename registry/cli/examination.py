@@ -18,7 +18,7 @@ from registry.adapters.database_health import Health, health
 from registry.cli.library import opened
 from registry.cli.render import remark, size_text
 from registry.core.errors import OperationFailed, RegistryError
-from registry.services.checkup import Checkup, Finding
+from registry.services.upkeep.checkup import Checkup, Finding
 from registry.settings import Settings, unknown_names
 
 _LITTLE = 5 << 30

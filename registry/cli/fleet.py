@@ -23,7 +23,7 @@ from registry.ports.fleet import HOUR_NS, Enlisted, NewWorker, Usage
 
 if TYPE_CHECKING:
     from registry.cli.administration import Administration
-    from registry.services.fleet import Sighting
+    from registry.services.inference.fleet import Sighting
 
     _Found = tuple[list[Enlisted], list[Sighting], frozenset[str]]
 

@@ -18,7 +18,7 @@ from registry.core.dump import Summary
 from registry.core.errors import OperationFailed
 from registry.core.events import Advance, Event, Events, Transfer
 from registry.services import Services
-from registry.services.backup import Backup, Restore
+from registry.services.upkeep.backup import Backup, Restore
 from registry.settings import Settings
 
 

@@ -20,7 +20,7 @@ from registry.core.errors import RequestInvalid
 from registry.core.names import ModelName
 
 if TYPE_CHECKING:
-    from registry.services.gc import Finding
+    from registry.services.upkeep.gc import Finding
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}

@@ -17,11 +17,11 @@ from registry.core.names import ModelName
 from registry.ports.catalog import Tag
 from registry.ports.upkeep import TagEvent
 from registry.services import Services
-from registry.services.gc import Plan
-from registry.services.retention import Outlived
-from registry.services.rights import TagGuard
-from registry.services.scrub import Findings, ScrubWish, Subset
-from registry.services.storage import Taken, Totals
+from registry.services.access.rights import TagGuard
+from registry.services.upkeep.gc import Plan
+from registry.services.upkeep.retention import Outlived
+from registry.services.upkeep.scrub import Findings, ScrubWish, Subset
+from registry.services.upkeep.storage import Taken, Totals
 from registry.settings import Settings
 
 T = TypeVar("T")

@@ -2,7 +2,8 @@
 
 A manifest is kept and served as its bytes; this only reads them, so unknown keys survive. `parse`
 takes any JSON object with a media type: Ollama's and Docker's manifests, OCI images, indexes and
-artifacts. It does not ask whether what a manifest refers to exists: `services/manifests.py` does.
+artifacts. It does not ask whether what a manifest refers to exists: that is for
+`services/library/manifests.py`.
 
 Source: OCI image-spec 1.1, manifest.md, image-index.md, descriptor.md; spec registry-protocol 3.3
 "Manifests", 8.2; spec ollama-api 3.2 for the manifest of a model.

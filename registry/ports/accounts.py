@@ -89,7 +89,7 @@ class Code:
     `purpose`: `setup` makes the first admin, `key` attaches `subject` (a public key) to whoever
     confirms, `node` attaches the key of whoever brings the code to `account_id`. `worker`,
     `workers` and `worker-key` are tokens for one worker and for many, and the credential of one
-    (`services/worker_keys.py`).
+    (`services/inference/worker_keys.py`).
     """
 
     sha256: str

@@ -16,9 +16,9 @@ class Upload:
     `offset` is the number of bytes accepted; `last_first` and `last_length` tell the last chunk, so
     that its exact replay is known. `state` goes `open` → `done`; `result` is the digest it became.
 
-    Where clients send the bytes to the store themselves (`services/direct.py`) it goes from `open`
-    to `redirect` with the first part, or is `direct` from the beginning, then `done`, or `failed`
-    if the bytes were others than those of `result`.
+    Where clients send the bytes to the store themselves (`services/uploading/direct.py`) it goes
+    from `open` to `redirect` with the first part, or is `direct` from the beginning, then `done`,
+    or `failed` if the bytes were others than those of `result`.
     """
 
     id: str

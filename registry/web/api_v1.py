@@ -20,8 +20,8 @@ from registry.core.access import (
 from registry.core.accounts import is_api_key
 from registry.core.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from registry.ports import accounts as kept
-from registry.services.accounts import Accounts
-from registry.services.keys import ApiKeyWish
+from registry.services.access.accounts import Accounts
+from registry.services.access.keys import ApiKeyWish
 from registry.web import api_v1_fleet, api_v1_jobs, api_v1_rights, api_v1_signing, api_v1_upkeep
 from registry.web import api_v1_schemas as schemas
 from registry.web.auth import auth_of

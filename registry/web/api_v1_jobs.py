@@ -7,7 +7,7 @@ from pydantic import Field
 
 from registry.core.access import Caller, Group
 from registry.ports import jobs as kept
-from registry.services.job_desk import JobDesk
+from registry.services.sharing.job_desk import JobDesk
 from registry.web import auth
 from registry.web.api_v1_schemas import Answer, Ask
 from registry.web.endpoints import Call, Endpoint, For

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from registry.core.access import Policy, Visibility, parse_rights, right_words
 from registry.core.errors import AccountUnknown
 from registry.ports import accounts as kept
-from registry.services.accounts import Accounts
-from registry.services.audit import Audit
+from registry.services.access.accounts import Accounts
+from registry.services.access.audit import Audit
 from registry.web import api_v1_schemas as schemas
 from registry.web.endpoints import Call, Endpoint, For
 

@@ -16,11 +16,11 @@ from registry.core.events import Done, Events, Status
 from registry.core.names import ModelName
 from registry.core.retention import RetentionRule
 from registry.ports import upkeep as kept
-from registry.services.gc import REASONS, Finding, Plan
-from registry.services.retention import Outlived
-from registry.services.scrub import ScrubWish, Subset
-from registry.services.storage import Taken
-from registry.services.upkeep import Upkeep
+from registry.services.upkeep.gc import REASONS, Finding, Plan
+from registry.services.upkeep.retention import Outlived
+from registry.services.upkeep.scrub import ScrubWish, Subset
+from registry.services.upkeep.storage import Taken
+from registry.services.upkeep.upkeep import Upkeep
 from registry.web import api_v1_upkeep_schemas as schemas
 from registry.web import auth
 from registry.web.auditing import noted_events

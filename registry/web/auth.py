@@ -19,10 +19,10 @@ from registry.core.digest import Digest
 from registry.core.errors import Denied, RegistryError, Unauthenticated
 from registry.core.names import RepositoryName
 from registry.services import Services
-from registry.services.listing import View
-from registry.services.name_pages import Readable
-from registry.services.rights import FREE, TagGuard, Usable
-from registry.services.tokens import Access
+from registry.services.access.rights import FREE, TagGuard, Usable
+from registry.services.access.tokens import Access
+from registry.services.library.listing import View
+from registry.services.library.name_pages import Readable
 from registry.web.auditing import DENIED, note
 from registry.web.credentials import Auth, Challenged, service_name
 from registry.web.credentials import Evidence as Evidence

@@ -22,8 +22,8 @@ from registry.core.gojson import dumps
 from registry.core.modelref import Source, parse_reference
 from registry.core.names import ModelName
 from registry.core.wishes import ChatWish, EmbedWish, GenerateWish
-from registry.services.inference import CLOUD_DETAILS
-from registry.services.listing import Form
+from registry.services.inference.inference import CLOUD_DETAILS
+from registry.services.library.listing import Form
 from registry.web import auth, errors
 from registry.web.answers import bytes_response
 from registry.web.anthropic_answers import (

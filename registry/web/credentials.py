@@ -23,10 +23,10 @@ from registry.core.names import RepositoryName
 from registry.core.ollama_signature import SignedBy, api_text, looks_signed, signed_at
 from registry.core.ssh_key import SshKey
 from registry.services import Services
-from registry.services.attempts import Attempts, network
-from registry.services.callers import credential_of
-from registry.services.rights import Policies
-from registry.services.tokens import Access, Claims, Subject, TokenInvalid
+from registry.services.access.attempts import Attempts, network
+from registry.services.access.callers import credential_of
+from registry.services.access.rights import Policies
+from registry.services.access.tokens import Access, Claims, Subject, TokenInvalid
 from registry.web.auditing import note, word_of
 from registry.web.forms import session_cookie
 from registry.web.proxies import client_address

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from registry.core.errors import Forbidden, RequestInvalid
-from registry.services.callers import csrf_of
+from registry.services.access.callers import csrf_of
 from registry.web.reading import read_bounded as read_bounded
 from registry.web.urls import external_base
 

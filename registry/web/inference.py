@@ -1,7 +1,8 @@
 """The inference endpoints of `/api`: arguments read and checked, models admitted.
 
-Checks are those of `services/inference.py`, answers come from `services/generation.py`. `/v1`
-(`web/compat.py`) asks through the same functions, `answer_of` and `vectors_of`.
+Checks are those of `services/inference/inference.py`, answers come from
+`services/inference/generation.py`. `/v1` (`web/compat.py`) asks through the same functions,
+`answer_of` and `vectors_of`.
 
 Source: spec ollama-api 4, 9, 14-16.
 """
@@ -17,8 +18,8 @@ from registry.core.access import Group
 from registry.core.errors import Forbidden, RequestInvalid
 from registry.core.generation import Answer, Vectors
 from registry.core.wishes import ChatWish, EmbedWish, GenerateWish
-from registry.services.inference import Admitted, Ask, Purpose
-from registry.services.running import running_models
+from registry.services.inference.inference import Admitted, Ask, Purpose
+from registry.services.inference.running import running_models
 from registry.web import auth, signin
 from registry.web.answers import json_response
 from registry.web.inference_answers import (

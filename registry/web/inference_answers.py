@@ -29,8 +29,8 @@ from registry.core.generation import (
 )
 from registry.core.gojson import dumps
 from registry.core.wishes import ToolCall
-from registry.services.running import RunningModel
-from registry.services.vectors import as_json, wide_json
+from registry.services.inference.running import RunningModel
+from registry.services.inference.vectors import as_json, wide_json
 from registry.web.answers import bytes_response, json_response, rfc3339, utc_now
 from registry.web.joined import Joined, joined
 from registry.web.leaving import LiveResponse, attended

@@ -20,7 +20,7 @@ from registry.core.manifest import Referrer, encode_referrers
 from registry.core.media import OCI_INDEX
 from registry.core.names import check_tag
 from registry.ports.catalog import Manifest
-from registry.services.manifests import Put
+from registry.services.library.manifests import Put
 from registry.web import auditing, auth, oci_blobs, oci_uploads
 from registry.web.oci_access import DELETE, PULL, PUSH, authorize, has_etag
 from registry.web.oci_errors import API_VERSION, refuse_method, render_oci

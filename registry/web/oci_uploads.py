@@ -23,9 +23,9 @@ from registry.core.errors import (
 from registry.core.names import RepositoryName
 from registry.core.ranges import Span, chunk, so_far
 from registry.ports.transfers import Upload
-from registry.services.blobs import is_empty
-from registry.services.direct import is_ours
-from registry.services.uploads import Chunk
+from registry.services.library.blobs import is_empty
+from registry.services.uploading.direct import is_ours
+from registry.services.uploading.uploads import Chunk
 from registry.web import auth
 from registry.web.bodies import request_body
 from registry.web.oci_access import PUSH, Length, authorize

@@ -25,7 +25,7 @@ from registry.core.layering import Recipe, check_files
 from registry.core.modelref import Source, parse_reference, pull_name
 from registry.core.names import ModelName
 from registry.ports.catalog import Tag
-from registry.services.rights import Permit
+from registry.services.access.rights import Permit
 from registry.web import auditing, auth, page
 from registry.web.answers import bytes_response, empty_response, json_response, rfc3339
 from registry.web.bodies import request_body

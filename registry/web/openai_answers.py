@@ -24,7 +24,7 @@ from registry.core.generation import (
 )
 from registry.core.gojson import Raw, dumps
 from registry.core.wishes import ToolCall
-from registry.services.vectors import as_json
+from registry.services.inference.vectors import as_json
 from registry.web.joined import Joined
 from registry.web.openai import openai_error
 from registry.web.sse import data_frame

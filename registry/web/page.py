@@ -22,7 +22,7 @@ from registry.core.access import Caller
 from registry.core.accounts import PASSWORD_MAX, PASSWORD_MIN
 from registry.core.errors import NotFound, RegistryError, Unauthenticated
 from registry.services import Services
-from registry.services.callers import csrf_of
+from registry.services.access.callers import csrf_of
 from registry.web.auditing import note, word_of
 from registry.web.auth import Evidence
 from registry.web.forms import SESSION, VISIT, cookie, new_visit, own_path, set_cookie

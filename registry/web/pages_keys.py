@@ -12,7 +12,7 @@ from registry.core.access import Group, Right, group_words, parse_groups
 from registry.core.accounts import check_title, scope_text
 from registry.core.errors import Conflict, NotFound, RequestInvalid
 from registry.ports.accounts import ApiKey, PublicKey
-from registry.services.keys import ApiKeyWish
+from registry.services.access.keys import ApiKeyWish
 from registry.web.auditing import note, word_of
 from registry.web.forms import Form, read_form
 from registry.web.page import Visit, go, sentence, signed_in

@@ -13,7 +13,7 @@ from typing import Literal
 from starlette.requests import Request
 
 from registry.ports.direct import Direct
-from registry.services.direct import DirectUploads
+from registry.services.uploading.direct import DirectUploads
 from registry.web.oci_errors import is_ollama, is_transfer
 from registry.web.proxies import client_address
 from registry.web.reading import services

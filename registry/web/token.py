@@ -23,7 +23,7 @@ from registry.core.access import ScopeRequest, granted_actions
 from registry.core.errors import NotFound, RegistryError, RequestInvalid, Unauthenticated
 from registry.core.names import RepositoryName
 from registry.core.ollama_signature import SignedBy, looks_signed, signed_at, token_text
-from registry.services.tokens import Access, Subject
+from registry.services.access.tokens import Access, Subject
 from registry.web.auditing import DENIED, note, word_of
 from registry.web.auth import CATALOG, auth_of, is_off, realm
 from registry.web.credentials import Auth, Evidence, service_name

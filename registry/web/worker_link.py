@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from registry.core.digest import Digest
 from registry.core.errors import BlobUnknown, RequestInvalid, Unauthenticated
 from registry.ports.links import Member, WorkerLinks
-from registry.services.worker_keys import WorkerKeys
+from registry.services.inference.worker_keys import WorkerKeys
 from registry.web.answers import empty_response, json_response
 from registry.web.auditing import noted
 from registry.web.files import BlobResponse

@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from registry.services.listing import Written
+from registry.services.library.listing import Written
 from registry.web.answers import JSON
 from registry.web.leaving import LiveResponse
 

@@ -19,7 +19,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from registry.app import build, prepare
-from registry.services.accounts import Accounts
+from registry.services.access.accounts import Accounts
 from registry.settings import Settings
 from tests.support.accounts import PASSWORD, key_blob
 from tests.support.server import Server, running

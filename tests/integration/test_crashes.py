@@ -5,7 +5,7 @@ moment, starts it again and looks. Run more rounds with `REGISTRY_CRASH_ROUNDS=2
 
 A power cut is played: after the kill, files that nobody is known to have synced are emptied, torn
 or removed. Which these are the catalog says; that it says so until they are synced is tried by
-`tests/unit/services/test_filing.py`.
+`tests/unit/services/library/test_filing.py`.
 """
 
 import hashlib

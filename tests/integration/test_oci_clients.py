@@ -21,8 +21,8 @@ import pytest
 from registry.app import build
 from registry.core.access import Right, Visibility
 from registry.core.digest import Digest
-from registry.services.accounts import Accounts
-from registry.services.keys import ApiKeyWish
+from registry.services.access.accounts import Accounts
+from registry.services.access.keys import ApiKeyWish
 from registry.settings import Settings
 from tests.integration.test_sign_in import PASSWORD, Place, make_image
 from tests.support.secured import model

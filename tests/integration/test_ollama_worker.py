@@ -18,7 +18,7 @@ import pytest
 from registry.app import build, prepare
 from registry.core.access import Group
 from registry.ports.fleet import NewWorker
-from registry.services.keys import ApiKeyWish
+from registry.services.access.keys import ApiKeyWish
 from registry.settings import Settings
 from tests.support.accounts import PASSWORD
 from tests.support.scripted_model import scripted_model

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from registry.app import build, prepare
 from registry.core.access import Group
-from registry.services.keys import ApiKeyWish
+from registry.services.access.keys import ApiKeyWish
 from registry.settings import Settings
 from registry.web.api_v1 import ENDPOINTS
 from registry.web.openapi import document

@@ -22,8 +22,8 @@ import pytest
 from registry.app import build
 from registry.core.access import Group, Right, Visibility
 from registry.core.digest import Digest
-from registry.services.accounts import Accounts
-from registry.services.keys import ApiKeyWish
+from registry.services.access.accounts import Accounts
+from registry.services.access.keys import ApiKeyWish
 from registry.settings import Settings
 from tests.support.secured import model
 from tests.support.server import Server, free_port, running

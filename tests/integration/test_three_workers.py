@@ -20,7 +20,7 @@ from registry.adapters.catalog_sql import open_catalog
 from registry.core.digest import Digest
 from registry.core.names import ModelName
 from registry.ports.fleet import NewWorker
-from registry.services.fleet import Fleet
+from registry.services.inference.fleet import Fleet
 from tests.support.foreign import ForeignLlama, ForeignOllama
 from tests.support.scripted_model import scripted_model
 from tests.support.server import Server, running

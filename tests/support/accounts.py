@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from registry.adapters import migrate
 from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.ports.catalog import Catalog
-from registry.services.accounts import Accounts
-from registry.services.passwords import Passwords
+from registry.services.access.accounts import Accounts
+from registry.services.access.passwords import Passwords
 from registry.settings import Settings
 
 NS = 1_000_000_000

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from registry.core.errors import RegistryError
 from registry.core.generation import Answer, AnswerEvent, Metrics, Vectors
 from registry.core.wishes import ChatWish, EmbeddingWish, EmbedWish, GenerateWish
-from registry.services.inference import Admitted, Inference
+from registry.services.inference.inference import Admitted, Inference
 from registry.settings import Settings
 from registry.web import compat, errors, inference
 from tests.support.library import library

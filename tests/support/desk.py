@@ -9,9 +9,9 @@ from registry.core.generation import Answer, AnswerEvent, Delta
 from registry.core.gguf import Kind
 from registry.core.wishes import ChatWish, EmbeddingWish, EmbedWish, GenerateWish, Message
 from registry.ports.workers import Piece, Stop, Timings
-from registry.services.generation import Clocks, Generation
-from registry.services.inference import Ask, Inference, Purpose
-from registry.services.routing import Router
+from registry.services.inference.generation import Clocks, Generation
+from registry.services.inference.inference import Ask, Inference, Purpose
+from registry.services.inference.routing import Router
 from registry.settings import Worker
 from tests.support.fake_worker import HELLO, FakeWorker, Script
 from tests.support.gguf import field, gguf

@@ -18,15 +18,15 @@ from registry.core.names import ModelName
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog
 from registry.ports.tensors import TensorWorkshop
-from registry.services.adoption import Adoption
-from registry.services.blobs import Blobs
-from registry.services.conversions import Conversions
-from registry.services.create import Create
-from registry.services.housekeeping import Housekeeping
-from registry.services.listing import Listing
-from registry.services.manifests import Manifests
-from registry.services.models import Models
-from registry.services.sharing import Sharing
+from registry.services.building.conversions import Conversions
+from registry.services.building.create import Create
+from registry.services.library.blobs import Blobs
+from registry.services.library.housekeeping import Housekeeping
+from registry.services.library.listing import Listing
+from registry.services.library.manifests import Manifests
+from registry.services.library.models import Models
+from registry.services.sharing.sharing import Sharing
+from registry.services.upkeep.adoption import Adoption
 from registry.settings import Retention, Settings
 from registry.web.answers import rfc3339
 from tests.support.backends import BACKENDS, digests, leftovers

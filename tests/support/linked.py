@@ -19,9 +19,9 @@ from registry.adapters.workers_remote import RemoteWorkers, Watch
 from registry.core.digest import Digest
 from registry.core.errors import RegistryError
 from registry.ports.workers import Crash, Dialect, Loaded, LoadSpec, Running, Worker, WorkerFacts
-from registry.services.replicas import Replicas
-from registry.services.routing import Router
-from registry.services.worker_keys import WorkerKeys
+from registry.services.inference.replicas import Replicas
+from registry.services.inference.routing import Router
+from registry.services.inference.worker_keys import WorkerKeys
 from registry.settings import Limits, Settings
 from registry.web import errors, worker_link
 from registry.workers.agent import Agent

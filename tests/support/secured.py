@@ -15,7 +15,7 @@ from registry.core.access import Group, Right, Scope, Visibility
 from registry.core.digest import Digest
 from registry.ports.accounts import Account
 from registry.services import Services
-from registry.services.keys import ApiKeyWish
+from registry.services.access.keys import ApiKeyWish
 from registry.settings import Settings
 from tests.support.asgi import Answer, Caller
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from registry.app import application, build, prepare
 from registry.services import Services
-from registry.services.accounts import Accounts
+from registry.services.access.accounts import Accounts
 from registry.settings import Settings
 from tests.support.accounts import PASSWORD, Clock, cheap_passwords
 from tests.support.asgi import Answer, Caller

@@ -14,11 +14,11 @@ from registry.core.manifest import Manifest, parse
 from registry.core.names import ModelName
 from registry.ports import catalog as rows
 from registry.ports.catalog import Transaction
-from registry.services.efforts import Pace
-from registry.services.pull import Pull
-from registry.services.push import Push
-from registry.services.rights import FREE, TagGuard
-from registry.services.sharing import Sharing
+from registry.services.access.rights import FREE, TagGuard
+from registry.services.sharing.efforts import Pace
+from registry.services.sharing.sharing import Sharing
+from registry.services.transfers.pull import Pull
+from registry.services.transfers.push import Push
 from registry.settings import Settings
 from tests.support.backends import BACKENDS, leftovers
 from tests.support.upstream import MemoryRegistry

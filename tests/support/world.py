@@ -12,8 +12,8 @@ from registry.core.names import RepositoryName
 from registry.ports.blobs import Incoming, Sink
 from registry.ports.catalog import Catalog
 from registry.ports.transfers import Upload
-from registry.services.blobs import Blobs, Lives
-from registry.services.uploads import NS, Chunk, UploadLimits, Uploads
+from registry.services.library.blobs import Blobs, Lives
+from registry.services.uploading.uploads import NS, Chunk, UploadLimits, Uploads
 from tests.support.backends import BACKENDS, leftovers
 
 NAME = RepositoryName.parse("team/Llama")

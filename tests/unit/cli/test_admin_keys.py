@@ -9,9 +9,9 @@ import pytest
 from registry.adapters.catalog_sql import open_catalog
 from registry.core.accounts import is_api_key
 from registry.core.ssh_key import fingerprint
-from registry.services.accounts import Accounts
-from registry.services.signing_keys import SigningKeys
-from registry.services.tokens import Subject, TokenInvalid, Tokens
+from registry.services.access.accounts import Accounts
+from registry.services.access.tokens import Subject, TokenInvalid, Tokens
+from registry.services.library.signing_keys import SigningKeys
 from registry.settings import Settings
 from tests.support.accounts import cheap_passwords, key_blob
 from tests.unit.cli.test_admin import data, listed, run

@@ -15,7 +15,7 @@ from registry.adapters.database_health import Health
 from registry.cli import examination
 from registry.cli.library import opened
 from registry.core.digest import Digest
-from registry.services.checkup import Checkup, Finding
+from registry.services.upkeep.checkup import Checkup, Finding
 from tests.support.place import Place
 from tests.support.postgres import PostgresServer
 from tests.support.s3 import S3Server
@@ -144,8 +144,8 @@ def test_what_the_catalog_does_not_know_is_counted(place: Place) -> None:
 
 
 def test_few_of_many_blobs_are_looked_at(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("registry.services.checkup._SAMPLES", 1)
-    monkeypatch.setattr("registry.services.checkup._EACH", 2)
+    monkeypatch.setattr("registry.services.upkeep.checkup._SAMPLES", 1)
+    monkeypatch.setattr("registry.services.upkeep.checkup._EACH", 2)
 
     async def look() -> list[str]:
         async with opened(place.settings) as library:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from registry.ports.catalog import Catalog
-from registry.services.accounts import Accounts
+from registry.services.access.accounts import Accounts
 from tests.support.accounts import Clock, new_accounts, new_catalog
 
 

@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from registry.core.access import Group, Right, Scope
-from registry.services.keys import ApiKeyWish
-from registry.services.tokens import Subject, TokenInvalid
+from registry.services.access.keys import ApiKeyWish
+from registry.services.access.tokens import Subject, TokenInvalid
 from registry.web.api_v1 import ENDPOINTS
 from registry.web.endpoints import BODY_BYTES, Endpoint, For
 from registry.web.openapi import document

@@ -9,8 +9,8 @@ import pytest
 from registry.core.access import Group
 from registry.core.names import ModelName
 from registry.ports.workers import Dialect
-from registry.services.keys import ApiKeyWish
-from registry.services.metering import Use
+from registry.services.access.keys import ApiKeyWish
+from registry.services.inference.metering import Use
 from tests.support.asgi import Caller
 from tests.support.catalog_rows import put_model
 from tests.support.fake_worker import FakeWorker, spec_of

@@ -9,8 +9,8 @@ import pytest
 
 from registry.core.access import Group
 from registry.core.errors import OperationFailed
-from registry.services.efforts import Asking, Effort, Progress, What
-from registry.services.keys import ApiKeyWish
+from registry.services.access.keys import ApiKeyWish
+from registry.services.sharing.efforts import Asking, Effort, Progress, What
 from tests.support.site import Site, site
 
 pytestmark = pytest.mark.anyio

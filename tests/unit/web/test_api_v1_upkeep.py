@@ -11,7 +11,7 @@ from registry.core.access import Group
 from registry.core.digest import Digest
 from registry.core.layering import Recipe
 from registry.core.names import ModelName
-from registry.services.keys import ApiKeyWish
+from registry.services.access.keys import ApiKeyWish
 from registry.settings import Retention
 from tests.support.asgi import Caller
 from tests.support.gguf import SMALLEST

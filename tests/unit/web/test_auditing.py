@@ -10,7 +10,7 @@ import pytest
 from registry import logs
 from registry.core.access import Group, Right, Scope
 from registry.core.digest import Digest
-from registry.services.keys import ApiKeyWish
+from registry.services.access.keys import ApiKeyWish
 from tests.support.asgi import Answer
 from tests.support.secured import (
     BASE,

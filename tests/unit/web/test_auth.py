@@ -10,7 +10,7 @@ import pytest
 
 from registry.core.access import Group, Right, Scope, Visibility
 from registry.core.digest import Digest
-from registry.services.tokens import Tokens
+from registry.services.access.tokens import Tokens
 from tests.support.asgi import Answer
 from tests.support.secured import (
     BASE,

@@ -11,9 +11,9 @@ from starlette.applications import Starlette
 
 from registry.core.errors import RegistryError
 from registry.core.gguf import Kind
-from registry.services.generation import Clocks, Generation
-from registry.services.inference import Inference
-from registry.services.routing import Router
+from registry.services.inference.generation import Clocks, Generation
+from registry.services.inference.inference import Inference
+from registry.services.inference.routing import Router
 from registry.settings import Settings, Worker
 from registry.web import compat, errors, inference
 from tests.support.asgi import Answer, Caller

@@ -24,7 +24,7 @@ from registry.core.gojson import dumps
 from registry.core.names import ModelName
 from registry.core.wishes import ToolCall
 from registry.ports.workers import Loaded
-from registry.services.running import RunningModel
+from registry.services.inference.running import RunningModel
 from registry.settings import Limits
 from registry.web.inference_answers import Wording, running_model
 from tests.support.answering import Sayings, answering

@@ -8,7 +8,7 @@ import pytest
 
 from registry.core.access import Right
 from registry.core.digest import Digest
-from registry.services.metering import Use
+from registry.services.inference.metering import Use
 from tests.support.asgi import Answer
 from tests.support.desk import BERT, LLAMA
 from tests.support.fake_worker import FakeWorker

@@ -13,9 +13,9 @@ from registry.adapters.models_folder import FolderOnDisk
 from registry.core.digest import EMPTY, Digest
 from registry.core.errors import RegistryError
 from registry.core.media import OCI_INDEX, OCI_MANIFEST
-from registry.services.housekeeping import Housekeeping
-from registry.services.manifests import Manifests
-from registry.services.uploads import NS
+from registry.services.library.housekeeping import Housekeeping
+from registry.services.library.manifests import Manifests
+from registry.services.uploading.uploads import NS
 from registry.settings import Settings
 from registry.web import errors, oci
 from tests.support.asgi import Answer, Caller

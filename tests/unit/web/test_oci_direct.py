@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from registry.core.digest import Digest
-from registry.services.direct import SMALLEST_PART, DirectUploads
-from registry.services.uploads import UploadLimits
+from registry.services.uploading.direct import SMALLEST_PART, DirectUploads
+from registry.services.uploading.uploads import UploadLimits
 from registry.web.redirects import PROXIED_BYTES
 from tests.support.asgi import Answer, Caller
 from tests.support.direct_store import MemoryStore

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from registry.core.access import Group, Right, Scope
-from registry.services.keys import ApiKeyWish
+from registry.services.access.keys import ApiKeyWish
 from registry.web.forms import FORM_BYTES, own_path
 from registry.web.pages import WRONG
 from tests.support.accounts import PASSWORD, cheap_passwords, key_blob

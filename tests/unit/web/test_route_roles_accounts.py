@@ -18,8 +18,8 @@ from starlette.routing import Route
 
 from registry.core.access import Group, Right, Visibility
 from registry.ports.accounts import Account
-from registry.services.callers import csrf_of
-from registry.services.keys import ApiKeyWish
+from registry.services.access.callers import csrf_of
+from registry.services.access.keys import ApiKeyWish
 from registry.web import oci, token
 from registry.web.resources import Resource
 from tests.support.asgi import Answer

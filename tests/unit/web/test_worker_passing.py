@@ -11,7 +11,7 @@ from registry.adapters.replica_http import ReplicaWire, own_address
 from registry.adapters.wire import Ask
 from registry.core.errors import UpstreamFailed, WorkerLost
 from registry.ports.links import Member
-from registry.services.replicas import Replicas
+from registry.services.inference.replicas import Replicas
 from registry.workers.agent import Agent
 from registry.workers.library import Library, LinkRefused
 from registry.workers.links import Links

@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from registry.adapters.scratch_file import ScratchFile
 from registry.core.access import Right
-from registry.services import listing
-from registry.services.listing import Written
+from registry.services.library import listing
+from registry.services.library.listing import Written
 from registry.settings import Limits
 from registry.web.written import written_response
 from tests.support.secured import Secured, basic, secured

@@ -14,9 +14,9 @@ from registry.adapters.tensors_remote import DATA, FAULT, Elsewhere, RemoteMakin
 from registry.core.digest import Digest
 from registry.core.errors import OperationFailed, RegistryError, RequestInvalid, Unsupported
 from registry.ports.tensors import Making, TensorJob, TensorWorkshop
-from registry.services.conversions import Conversions, Converted, Order
-from registry.services.efforts import Asking
-from registry.services.sharing import Sharing
+from registry.services.building.conversions import Conversions, Converted, Order
+from registry.services.sharing.efforts import Asking
+from registry.services.sharing.sharing import Sharing
 from registry.settings import Settings
 from registry.workers.agent import Agent
 from registry.workers.library import Library

@@ -1,0 +1,1 @@
+"""New models: layered from files and models, converted and quantized."""

@@ -1,0 +1,1 @@
+"""Work that processes share, and rows that no request waits for."""

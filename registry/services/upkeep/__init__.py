@@ -1,0 +1,1 @@
+"""The library kept in order: collected, scrubbed, adopted, backed up, carried elsewhere."""

@@ -1,0 +1,1 @@
+"""Blobs that clients send: upload sessions through the service, and past it to the store."""

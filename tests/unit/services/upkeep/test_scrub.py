@@ -1,0 +1,181 @@
+"""Scrub: what was changed on disk is found, refused, and made good again."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from registry.core.digest import Digest
+from registry.core.errors import BlobDamaged, RequestInvalid, UpstreamUnknown
+from registry.core.events import Advance, Done
+from registry.core.names import ModelName, RepositoryName
+from registry.services.upkeep import scrub as module
+from registry.services.upkeep.scrub import Findings, Scrub, ScrubWish, Subset
+from tests.support.backends import CHOSEN
+from tests.support.library import Library, library
+from tests.support.world import Bytes
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif("s3" in CHOSEN, reason="looks into the folder of blobs"),
+]
+NAME = RepositoryName.parse("library/base")
+WEIGHTS = b"weights " * 1000
+DIGEST = Digest.of(WEIGHTS)
+
+
+@pytest.fixture
+async def lib(tmp_path: Path) -> AsyncIterator[Library]:
+    async with library(tmp_path / "data") as made:
+        await made.put(WEIGHTS)
+        await made.catalog.write(
+            lambda tx: tx.link_blob(tx.put_repository(NAME).id, DIGEST, 1 << 62)
+        )
+        yield made
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def file_of(lib: Library) -> Path:
+    return lib.data / "blobs" / DIGEST.file_name
+
+
+async def scrub(lib: Library, wish: ScrubWish | None = None) -> tuple[Findings, list[str]]:
+    found = Findings()
+    service = Scrub(lib.catalog, lib.store, lib.clock)
+    events = [event async for event in service.run(wish or ScrubWish(), found=found)]
+    assert events[-1] == Done()
+    return found, [event.text for event in events]
+
+
+async def test_sound_blobs_are_noted_as_such(lib: Library) -> None:
+    await lib.base()
+    found, texts = await scrub(lib)
+    assert (found.blobs, found.damaged) == (3, 0)
+    assert found.size == sum(file.stat().st_size for file in (lib.data / "blobs").iterdir())
+    assert texts == [found.text, "success"]
+    assert await lib.catalog.read(lambda tx: tx.suspects("", 9)) == []
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        flip,
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"\0" * len(WEIGHTS)),
+        lambda path: path.unlink(),
+    ],
+)
+async def test_a_harmed_blob_is_refused_until_it_is_sent_again(
+    lib: Library, harm: Callable[[Path], None]
+) -> None:
+    file_of(lib).chmod(0o644)
+    harm(file_of(lib))
+    found, texts = await scrub(lib)
+    assert found.damaged == 1
+    assert any(text.startswith(f"damaged: {DIGEST}") for text in texts)
+    with pytest.raises(BlobDamaged, match="is damaged in the store"):
+        await lib.blobs.stat(NAME, DIGEST)
+    blob = await lib.catalog.read(lambda tx: tx.blob(DIGEST))
+    assert blob is not None
+    with pytest.raises(BlobDamaged):
+        await lib.blobs.open(blob)
+    assert await lib.blobs.find(DIGEST) is None
+    assert not await lib.blobs.mount(RepositoryName.parse("library/other"), DIGEST, NAME)
+    assert (await scrub(lib))[0].damaged == 1  # it stays so
+    await lib.blobs.receive(DIGEST, Bytes(WEIGHTS))
+    assert (await lib.blobs.stat(NAME, DIGEST)).size == len(WEIGHTS)
+    assert (await scrub(lib))[0].damaged == 0
+    assert file_of(lib).read_bytes() == WEIGHTS
+
+
+async def test_a_text_of_a_model_is_made_good_by_the_next_create(lib: Library) -> None:
+    await lib.base()
+    await lib.make("told", origin="base", system="be kind")
+    path = lib.data / "blobs" / Digest.of(b"be kind").file_name
+    flip(path)
+    await lib.housekeeping.finish()  # what is not synced yet is read out of the catalog
+    assert (await scrub(lib))[0].damaged == 1
+    await lib.make("told", origin="base", system="be kind")
+    assert (await scrub(lib))[0].damaged == 0
+
+
+async def test_bytes_that_came_back_are_sound_again(lib: Library) -> None:
+    away = lib.data / "away"
+    os.rename(file_of(lib), away)
+    assert (await scrub(lib))[0].damaged == 1
+    os.rename(away, file_of(lib))
+    assert (await scrub(lib, ScrubWish(only_suspect=True)))[0].blobs == 1
+    assert (await lib.blobs.stat(NAME, DIGEST)).size == len(WEIGHTS)
+    assert (await scrub(lib, ScrubWish(only_suspect=True)))[0].blobs == 0
+
+
+async def test_another_registry_that_has_the_blob_repairs_it(lib: Library) -> None:
+    flip(file_of(lib))
+    asked: list[RepositoryName] = []
+
+    async def fetch(name: RepositoryName, digest: Digest, size: int) -> None:
+        asked.append(name)
+        if len(asked) == 1:
+            raise UpstreamUnknown("file does not exist")
+        assert size == len(WEIGHTS)
+        await lib.blobs.receive(digest, Bytes(WEIGHTS))
+
+    service, found = Scrub(lib.catalog, lib.store, lib.clock), Findings()
+    for repaired in (0, 1):
+        texts = [event.text async for event in service.run(ScrubWish(), fetch, found)]
+        assert found.repaired == repaired
+        assert (f"repaired: {DIGEST}" in texts) == bool(repaired)
+    assert asked == [NAME, NAME]
+
+
+async def test_parts_are_disjoint_and_make_up_the_whole(lib: Library) -> None:
+    for number in range(60):
+        await lib.put(b"blob %d" % number)
+    whole = (await scrub(lib))[0]
+    for of in (1, 3, 7):
+        parts = [(await scrub(lib, ScrubWish(Subset(n + 1, of))))[0] for n in range(of)]
+        assert sum(part.blobs for part in parts) == whole.blobs == 61
+        assert all(part.blobs for part in parts)
+
+
+def test_behind_the_last_part_comes_the_first() -> None:
+    assert [Subset.parse(f"{day}/3").number for day in range(1, 8)] == [1, 2, 3, 1, 2, 3, 1]
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/3", "1/0", "a/b", "-1/3", "1/9999999999", "1/2/3"])
+def test_what_is_no_part_is_refused(text: str) -> None:
+    with pytest.raises(RequestInvalid):
+        Subset.parse(text)
+
+
+async def test_the_rate_is_kept_and_long_reads_tell_how_far_they_are(
+    lib: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TICK_BYTES", 1 << 20)
+    big = bytes(4 << 20)
+    await lib.put(big)
+    service = Scrub(lib.catalog, lib.store, lib.clock)
+    began = os.times().elapsed
+    wish = ScrubWish(rate=20 << 20)
+    events = [event async for event in service.run(wish)]
+    assert os.times().elapsed - began >= 0.19
+    steps = [event.completed for event in events if isinstance(event, Advance)]
+    assert steps == sorted(steps)
+    assert len(steps) >= 3
+
+
+async def test_a_model_whose_weights_are_damaged_is_still_listed(lib: Library) -> None:
+    await lib.base()
+    for path in (lib.data / "blobs").iterdir():
+        flip(path)
+    await scrub(lib)
+    assert await lib.models.find(ModelName.parse("base")) is not None
+    suspects = await lib.catalog.read(lambda tx: tx.suspects("", 9))
+    assert {name for item in suspects for name in item.repositories} == {NAME}
