@@ -30,7 +30,7 @@ MAY_IMPORT = {
     },
     "cli": {"core", "ports", "adapters", "services", "cli", "settings", "app", "logs", "workers"},
 }
-GROUPS: dict[str, set[str]] = {  # of services; nothing is imported against this, so no two of them need each other
+GROUPS: dict[str, set[str]] = {  # of services: which others each may import
     "sharing": set(),
     "access": {"sharing"},
     "library": {"access"},
