@@ -257,7 +257,7 @@ def test_helm_refuses_what_cannot_work(
 def test_alerts_are_about_what_is_measured() -> None:
     rules = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yaml").read_text())
     code = "".join(path.read_text() for path in (ROOT / "registry" / "web").glob("metrics.py"))
-    meter = (ROOT / "registry" / "services" / "metering.py").read_text()
+    meter = (ROOT / "registry" / "services" / "inference" / "metering.py").read_text()
     for rule in rules["groups"][0]["rules"]:
         assert rule["annotations"]["summary"]
         for name in re.findall(r"registry_\w+", rule["expr"]):
