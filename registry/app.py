@@ -37,6 +37,7 @@ from registry.adapters.workers_openai import OpenAIWorker
 from registry.adapters.workers_remote import RemoteWorkers, Watch
 from registry.core.errors import RegistryError
 from registry.ports.blobs import BlobStore
+from registry.ports.catalog import Catalog
 from registry.ports.direct import Direct
 from registry.ports.fleet import Enlisted
 from registry.ports.folder import ModelsFolder
@@ -106,10 +107,15 @@ _NS = 1_000_000_000
 _S3 = "registry.adapters.s3_storage"  # imported where it is used: the client library is large
 
 
-def build(settings: Settings, clock: Callable[[], int] = time.time_ns) -> Services:
+Backing = tuple[Catalog, BlobStore, ModelsFolder, Direct | None]
+"""What a library stands on; the last is what clients may do with the store by themselves."""
+
+
+def build(
+    settings: Settings, clock: Callable[[], int] = time.time_ns, on: Backing | None = None
+) -> Services:
     """Make the adapters and services of a settings; the schema must be up to date."""
-    catalog = open_catalog(settings.database_url, settings.sqlite_path, settings.database)
-    store, folder, direct = _storage(settings, clock)
+    catalog, store, folder, direct = on or backing(settings, clock)
     retention = settings.retention
     housekeeping = Housekeeping(catalog, store, folder, retention, clock)
     blobs = Blobs(catalog, store, Lives(retention.grace_s * _NS, retention.lease_s * _NS), clock)
@@ -205,14 +211,13 @@ def _workshop(settings: Settings) -> TensorWorkshop:
     return Quantizer(Program.find(wanted.quantizer, settings.data, threads, memory), own)
 
 
-def _storage(
-    settings: Settings, clock: Callable[[], int]
-) -> tuple[BlobStore, ModelsFolder, Direct | None]:
-    """Where blobs and tags are, and what clients may do there by themselves."""
+def backing(settings: Settings, clock: Callable[[], int]) -> Backing:
+    """The database and the store that a settings names."""
+    catalog = open_catalog(settings.database_url, settings.sqlite_path, settings.database)
     if not settings.storage_url:
-        return FileBlobStore(settings.data), FolderOnDisk(settings.data), None
+        return catalog, FileBlobStore(settings.data), FolderOnDisk(settings.data), None
     found: tuple[BlobStore, ModelsFolder, Direct] = import_module(_S3).open_storage(settings, clock)
-    return found
+    return catalog, *found
 
 
 def _direct(settings: Settings, blobs: Blobs, store: Direct | None) -> DirectUploads | None:
