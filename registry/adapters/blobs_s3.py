@@ -175,7 +175,7 @@ class S3BlobStore:
     def remove(self, storage_key: str) -> None:
         """Delete a blob's object. Blocks while the store is asked."""
         if is_storage_key(storage_key):
-            self.bucket.call("delete_object", Key=self.bucket.blob(storage_key))
+            self.bucket.delete(self.bucket.blob(storage_key))
 
     async def keys(self, before_ns: int) -> AsyncIterator[tuple[str, int]]:
         """Every blob that was written before then."""

@@ -189,6 +189,15 @@ class S3Bucket:
 
         return self.tried(step)
 
+    def delete(self, key: str) -> None:
+        """Delete an object; absent is fine.
+
+        It is to the protocol too, but a server over a file system answers 404 to the one of two who
+        comes second.
+        """
+        with contextlib.suppress(Gone):
+            self.call("delete_object", Key=key)
+
     def listed(self, prefix: str) -> Iterator[dict[str, Any]]:
         """The objects whose keys begin so, page by page."""
         token: dict[str, str] = {}
@@ -208,7 +217,7 @@ class S3Bucket:
         """
         probe = self.path("incoming", "probe")
         self.call("put_object", Key=probe, Body=b"")
-        self.call("delete_object", Key=probe)
+        self.delete(probe)
 
 
 def translated(error: ClientError | BotoCoreError) -> RegistryError | Gone:

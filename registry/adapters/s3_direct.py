@@ -181,7 +181,7 @@ class S3Direct:
             if status.get("HTTPStatusCode") == 400:
                 return True
             raise translated(error) from error
-        self._bucket.call("delete_object", Key=key)
+        self._bucket.delete(key)
         return False
 
     def arrived(self, key: str, landed: Landed) -> Arrived:

@@ -38,7 +38,7 @@ class FolderInS3:
     def _apply(self, change: FolderChange) -> None:
         key = self._key(change.name)
         if change.body is None:
-            self._bucket.call("delete_object", Key=key)
+            self._bucket.delete(key)
         else:
             self._bucket.call("put_object", Key=key, Body=change.body)
 

@@ -180,7 +180,7 @@ class Session:
     def remove(self) -> None:
         """Delete the finished object."""
         if self.storage_key:
-            self._bucket.call("delete_object", Key=self._bucket.blob(self.storage_key))
+            self._bucket.delete(self._bucket.blob(self.storage_key))
 
     @property
     def _target(self) -> dict[str, str]:
@@ -210,7 +210,7 @@ class Session:
     def drop_rest(self, rest: Rest) -> None:
         """Delete one. What cannot be deleted now, the sweep finds."""
         with contextlib.suppress(RegistryError):
-            self._bucket.call("delete_object", Key=self._path(rest))
+            self._bucket.delete(self._path(rest))
 
     def _path(self, rest: Rest) -> str:
         return self._bucket.path("incoming", self.name, f"{rest.start}-{rest.stop}")

@@ -19,7 +19,7 @@ def sweep(bucket: S3Bucket, names: Set[str], uploads: Set[str], older_than_ns: i
     for item in bucket.listed(bucket.path("incoming", "")):
         name = item["Key"].split("/")[-2]
         if name not in names and _is_older(item["LastModified"], older_than_ns):
-            bucket.call("delete_object", Key=item["Key"])
+            bucket.delete(item["Key"])
             freed += int(item["Size"])
     for upload in _uploads(bucket):
         if upload["UploadId"] in uploads or not _is_older(upload["Initiated"], older_than_ns):

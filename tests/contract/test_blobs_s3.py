@@ -276,6 +276,17 @@ async def test_a_completion_that_says_ok_and_means_no_is_looked_into(
     await incoming.close()
 
 
+async def test_what_another_replica_deleted_just_before_is_deleted(
+    shaken: S3BlobStore, faulty: Front
+) -> None:
+    """The protocol has no error for it, but servers over a file system do where two meet."""
+    key = await keep(shaken, b"hello")
+    faulty.fault, faulty.every, faulty.methods = "404", 1, frozenset({"DELETE"})
+    await asyncio.to_thread(shaken.remove, key)
+    await asyncio.to_thread(shaken.bucket.check)
+    assert faulty.faults == 2
+
+
 @pytest.mark.parametrize("fault", ["500", "503", "lost"])
 async def test_a_store_that_only_fails_is_unavailable_and_the_upload_goes_on_later(
     shaken: S3BlobStore, faulty: Front, fault: Fault

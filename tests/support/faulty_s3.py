@@ -8,18 +8,19 @@ from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
-Fault = Literal["500", "503", "lost", "cut", "200-error"]
+Fault = Literal["404", "500", "503", "lost", "cut", "200-error"]
 _ERROR = (
     b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>%s</Code><Message>no</Message></Error>'
 )
+_CODES = {"404": b"NoSuchKey", "500": b"InternalError", "503": b"SlowDown"}
 
 
 @dataclass
 class Front:
     """What it does: `fault` at every `every`-th call whose method is among `methods`.
 
-    `500`, `503`: instead of asking the server. `lost`: the server did it, nobody is told. `cut`: an
-    answer without its last half. `200-error`: done, but the body says that it was not.
+    `404`, `500`, `503`: instead of asking the server. `lost`: the server did it, nobody is told.
+    `cut`: an answer without its last half. `200-error`: done, but the body says that it was not.
     """
 
     host: str
@@ -53,9 +54,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         due = self.front.is_due(self.command)
         fault = self.front.fault if due else ""
-        if fault in {"500", "503"}:
-            code = b"InternalError" if fault == "500" else b"SlowDown"
-            self._answer(int(fault), [], _ERROR % code)
+        if fault in _CODES:
+            self._answer(int(fault), [], _ERROR % _CODES[fault])
             return
         host, _, port = self.front.host.partition(":")
         upstream = HTTPConnection(host, int(port), timeout=30)
