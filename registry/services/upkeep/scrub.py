@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from anyio import to_thread
@@ -107,10 +107,11 @@ class Scrub:
         while blobs := await self._some(wish, after, until):
             sound: list[Blob] = []
             for blob in blobs:
+                damaged = found.damaged
                 async with aclosing(self._check(blob, wish.rate, found, sound)) as events:
                     async for event in events:
                         yield event
-                if fetch is not None and blob not in sound[-1:]:
+                if fetch is not None and found.damaged > damaged:
                     yield await self._repair(blob, fetch, found)
             await self._note(sound)
             after = str(blobs[-1].digest)
@@ -154,12 +155,10 @@ class Scrub:
         now = self._clock()
         if read == blob.size and hasher.hexdigest() == blob.digest.hex:
             sound.append(blob)
-        elif await self._catalog.write(lambda tx: tx.suspect(blob.digest, blob.storage_key, now)):
+        elif await self._catalog.write(lambda tx: _suspect(tx, blob, now)):
             found.damaged += 1
             log.warning("a blob is damaged", digest=str(blob.digest), missing=read < 0)
             yield Status(f"damaged: {blob.digest}{' (its bytes are gone)' if read < 0 else ''}")
-        else:
-            sound.append(blob)  # freed meanwhile, or put again
 
     async def _note(self, blobs: list[Blob]) -> None:
         """Write down that they are sound."""
@@ -183,3 +182,15 @@ class Scrub:
                 found.repaired += 1
                 return Status(f"repaired: {blob.digest}")
         return Status(f"not repaired: {blob.digest} ({reason})")
+
+
+def _suspect(tx: Transaction, blob: Blob, now: int) -> bool:
+    """Note that it is; False if these bytes went meanwhile, or others came in their place.
+
+    In a folder others have the same key: what was read then says nothing about a blob that was
+    freed and has come again, or was suspect before and has been put.
+    """
+    known = tx.blob(blob.digest)
+    if known is None or known != replace(blob, used_at=known.used_at):
+        return False
+    return tx.suspect(blob.digest, blob.storage_key, now)

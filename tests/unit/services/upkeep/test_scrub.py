@@ -1,8 +1,10 @@
 """Scrub: what was changed on disk is found, refused, and made good again."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -10,6 +12,8 @@ from registry.core.digest import Digest
 from registry.core.errors import BlobDamaged, RequestInvalid, UpstreamUnknown
 from registry.core.events import Advance, Done
 from registry.core.names import ModelName, RepositoryName
+from registry.ports.blobs import BlobStore, Opened
+from registry.ports.catalog import Transaction
 from registry.services.upkeep import scrub as module
 from registry.services.upkeep.scrub import Findings, Scrub, ScrubWish, Subset
 from tests.support.backends import CHOSEN
@@ -114,6 +118,53 @@ async def test_bytes_that_came_back_are_sound_again(lib: Library) -> None:
     assert (await scrub(lib, ScrubWish(only_suspect=True)))[0].blobs == 1
     assert (await lib.blobs.stat(NAME, DIGEST)).size == len(WEIGHTS)
     assert (await scrub(lib, ScrubWish(only_suspect=True)))[0].blobs == 0
+
+
+@dataclass
+class Meanwhile:
+    """A store where something happens as soon as the first blob was opened, or was not there."""
+
+    store: BlobStore
+    deed: Callable[[], Awaitable[object]]
+
+    async def open(self, storage_key: str) -> Opened:
+        try:
+            return await self.store.open(storage_key)
+        finally:
+            await self.deed()
+
+
+async def scrub_while(lib: Library, deed: Callable[[], Awaitable[object]]) -> Findings:
+    found = Findings()
+    store = cast(BlobStore, Meanwhile(lib.store, deed))
+    async for _ in Scrub(lib.catalog, store, lib.clock).run(ScrubWish(), found=found):
+        pass
+    return found
+
+
+async def test_a_blob_that_goes_and_comes_again_is_passed_over(lib: Library) -> None:
+    """Its file was gone when the scrub came to it, and has the same name again."""
+
+    def free(tx: Transaction) -> None:
+        tx.unlink_blob(tx.put_repository(NAME).id, DIGEST)
+        assert tx.free([DIGEST], lib.clock())
+
+    async def come_again() -> None:
+        await lib.catalog.write(free)
+        await lib.put(WEIGHTS)
+
+    file_of(lib).unlink()
+    assert (await scrub_while(lib, come_again)).damaged == 0
+    blob = await lib.catalog.read(lambda tx: tx.blob(DIGEST))
+    assert blob is not None
+    assert not blob.suspect
+
+
+async def test_a_suspect_that_is_put_while_its_old_bytes_are_read_is_sound(lib: Library) -> None:
+    flip(file_of(lib))
+    assert (await scrub(lib))[0].damaged == 1
+    assert (await scrub_while(lib, lambda: lib.put(WEIGHTS))).damaged == 0
+    assert await lib.catalog.read(lambda tx: tx.suspects("", 9)) == []
 
 
 async def test_another_registry_that_has_the_blob_repairs_it(lib: Library) -> None:
