@@ -12,6 +12,7 @@ import os
 import random
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -86,11 +87,18 @@ class Race:
             (self.push, number) for number in range(PUSHERS)
         ]
         deeds += [(self.check, 0), (self.check, 1), (self.collect, 0), (self.scrub, 0)]
-        threads = [threading.Thread(target=deed, args=(number,)) for deed, number in deeds]
+        threads = [threading.Thread(target=self.do, args=deed) for deed in deeds]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+
+    def do(self, deed: Callable[[int], None], number: int) -> None:
+        """A deed that breaks off ends the race, and says where."""
+        try:
+            deed(number)
+        except Exception:  # the edge of a thread: whatever it is, it has to be seen
+            self.wrong.append(traceback.format_exc())
 
     def push(self, number: int) -> None:
         """Push models into repositories of one's own, and delete some of them again."""
