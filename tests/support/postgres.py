@@ -66,12 +66,28 @@ class PostgresServer:
                 self._process.wait(0.05)
         raise AssertionError((self._folder / "log").read_text())
 
-    def stop(self) -> None:
-        """Stop it at once: connections break."""
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it at once: connections break. With SIGQUIT it is a crash."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(how)
             self._process.wait(30)
             self._process = None
+
+    def freeze(self) -> None:
+        """All its processes stand still: connections stay, and nobody answers."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """They go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, what: signal.Signals) -> None:
+        assert self._process is not None
+        parent = self._process.pid
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        for process in (parent, *map(int, children)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, what)
 
     def url(self, database: str) -> URL:
         """Where a database is."""

@@ -1,0 +1,222 @@
+"""What fails around a service, while clients push, pull and list: nothing acknowledged is lost.
+
+One kind of trouble after the other comes and goes. While it lasts, answers are good ones or
+refusals that a client understands, in bounded time; `/healthz` answers; afterwards everything works
+again by itself and everything acknowledged is read, whole. Some seconds of each kind; three minutes
+with `REGISTRY_OUTAGE_S=180`, which prints a table (`pytest -s`).
+"""
+
+import contextlib
+import os
+import random
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support import faulty_s3
+from tests.support.crowd import Crowd, Tally
+from tests.support.postgres import PostgresServer
+from tests.support.s3 import KEYS, S3Server
+from tests.support.troubles import (
+    Clocks,
+    Site,
+    Trouble,
+    faulty,
+    frozen,
+    full,
+    killed,
+    small_disk,
+    stopped,
+)
+
+SECONDS = float(os.environ.get("REGISTRY_OUTAGE_S", "2"))
+ONLY = os.environ.get("REGISTRY_OUTAGE_KINDS", "")
+CLIENTS = 5
+SEED = int(os.environ.get("REGISTRY_OUTAGE_SEED", "1"))
+LONGEST_S = 20.0  # of one trouble
+ANSWER_S = 45.0  # no request takes longer
+LOOK_S = 20.0
+RECOVERY_S = 45.0  # the machine may have much else to do
+DISK = 64 << 20
+SETTINGS = {
+    "REGISTRY_WORKER__LOCAL": "off",
+    "REGISTRY_RETENTION__SWEEP_EVERY_S": "1",
+    "REGISTRY_RETENTION__LEFTOVER_S": "1800",
+    "REGISTRY_RETENTION__GRACE_S": "1800",
+    "REGISTRY_LIMITS__UPLOAD_IDLE_S": "1800",
+}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120 + 40 * SECONDS)]
+
+
+class Outages:
+    """Troubles of a site, each for its time, and what was counted."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.table: dict[str, Tally] = {}
+
+    def run(self, troubles: Mapping[str, Trouble]) -> None:
+        """All kinds, or those that were named; fails at the first that does not hold."""
+        with Crowd(self.site.ports, CLIENTS, SEED) as crowd:
+            try:
+                for name, trouble in troubles.items():
+                    if not ONLY or name in ONLY.split(","):
+                        self._kind(name, trouble, crowd)
+            finally:
+                print("\n" + "\n".join(self._lines()))
+
+    def _kind(self, name: str, trouble: Trouble, crowd: Crowd) -> None:
+        tally = self.table[name] = crowd.tally = Tally()
+        until = time.monotonic() + SECONDS
+        while not tally.rounds or time.monotonic() < until:
+            tally.rounds += 1
+            self._round(trouble, crowd)
+            assert not crowd.wrong, (name, crowd.wrong[:5])
+        assert tally.acknowledged, name
+        assert tally.slowest_s < ANSWER_S, (name, tally)
+        assert tally.recovered_s < RECOVERY_S, (name, tally)
+        assert tally.look_s < LOOK_S, (name, tally)
+
+    def _round(self, trouble: Trouble, crowd: Crowd) -> None:
+        dice = self.site.dice
+        crowd.work()
+        time.sleep(dice.uniform(0.2, 0.5))
+        with ExitStack() as stack:
+            stack.enter_context(trouble(self.site))
+            with looked_at(self.site, crowd.tally):
+                time.sleep(dice.uniform(0.3, 1.0) * min(SECONDS, LONGEST_S))
+            healed = time.monotonic()
+        crowd.tally.recovered_s = max(crowd.tally.recovered_s, _recovered(crowd, healed))
+        for server in self.site.servers:
+            _wait_ready(server.url)
+        crowd.rest()
+        crowd.check()
+
+    def _lines(self) -> Iterator[str]:
+        yield (
+            "| trouble | rounds | requests | acknowledged | refused | broken off | read whole | "
+            "lost | works again, s | slowest, s | health, s |"
+        )
+        yield "| --- " * 11 + "|"
+        for name, tally in self.table.items():
+            refused = ", ".join(f"{n} x {status}" for status, n in sorted(tally.refused.items()))
+            yield (
+                f"| {name} | {tally.rounds} | {tally.requests} | {tally.acknowledged} | "
+                f"{refused or 0} | {tally.broken} | {tally.read} | 0 | "
+                f"{tally.recovered_s:.1f} | {tally.slowest_s:.1f} | "
+                f"{tally.look_s:.1f}, unready {tally.unready} of {tally.live} |"
+            )
+
+
+def _recovered(crowd: Crowd, healed: float) -> float:
+    while crowd.acknowledged_at < healed and time.monotonic() < healed + 2 * RECOVERY_S:
+        time.sleep(0.02)
+    return time.monotonic() - healed
+
+
+def _wait_ready(url: str) -> None:
+    deadline = time.monotonic() + RECOVERY_S
+    while _status(url + "/readyz") != 200:
+        assert time.monotonic() < deadline, "not ready after the trouble was over"
+        time.sleep(0.1)
+
+
+def _status(url: str) -> int:
+    """Of an answer; 0: there was none."""
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+@contextmanager
+def looked_at(site: Site, tally: Tally) -> Iterator[None]:
+    """Health and readiness are asked for all the while, of servers that run."""
+    over = threading.Event()
+    seen: list[str] = []
+
+    def look() -> None:
+        while not over.wait(0.2):
+            for server in site.servers:
+                if server.process.poll() is not None:
+                    continue
+                began = time.monotonic()
+                if _status(server.url + "/healthz") != 200:
+                    seen.append("/healthz was not 200")
+                tally.live += 1
+                tally.unready += _status(server.url + "/readyz") == 503
+                tally.look_s = max(tally.look_s, time.monotonic() - began)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert not seen, seen
+
+
+@contextmanager
+def site(folders: list[Path], **environ: str) -> Iterator[Site]:
+    made = Site(folders, SETTINGS | environ, dice=random.Random(SEED))
+    with contextlib.ExitStack() as stack:
+        made.start()
+        stack.callback(lambda: [server.stop() for server in made.servers])
+        yield made
+        made.stop()
+
+
+def test_a_folder_and_sqlite_through_all_of_it(tmp_path: Path) -> None:
+    troubles: dict[str, Trouble] = {"kill -9": killed}
+    environ: dict[str, str] = {}
+    clocks = Clocks.found(tmp_path)
+    if clocks is not None:
+        environ = clocks.environ("one")
+        troubles["clock an hour off"] = clocks.off(["one"])
+    with small_disk(tmp_path / "data", DISK) as is_small:
+        if is_small:
+            troubles["disk full"] = full(tmp_path / "data")
+        with site([tmp_path / "data"], **environ) as made:
+            Outages(made).run(troubles)
+
+
+def test_two_replicas_through_all_of_it(
+    tmp_path: Path, s3: S3Server, postgres: PostgresServer
+) -> None:
+    with ExitStack() as stack:
+        url = stack.enter_context(postgres.database())
+        front = stack.enter_context(faulty_s3.front(s3.endpoint))
+        bucket = s3.bucket()
+        environ = {
+            "REGISTRY_DATABASE_URL": url,
+            "REGISTRY_STORAGE_URL": f"s3://{bucket}/models?endpoint={front.endpoint}",
+            "REGISTRY_S3__ACCESS_KEY": KEYS.access_key,
+            "REGISTRY_S3__SECRET_KEY": KEYS.secret_key,
+        }
+        folders = [tmp_path / "one", tmp_path / "other"]
+        made = stack.enter_context(site(folders, **environ))
+        Outages(made).run(
+            {
+                "kill -9": killed,
+                "Postgres stopped": stopped(postgres, signal.SIGINT),
+                "Postgres crashed": stopped(postgres, signal.SIGQUIT),
+                "Postgres frozen": frozen(postgres),
+                "S3 500": faulty(front, "500"),
+                "S3 503": faulty(front, "503"),
+                "S3 silent": faulty(front, "silent"),
+                "S3 cut": faulty(front, "cut"),
+                "S3 lost": faulty(front, "lost"),
+            }
+        )
