@@ -8,10 +8,11 @@ from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
-Fault = Literal["404", "500", "503", "lost", "cut", "200-error"]
+Fault = Literal["404", "500", "503", "lost", "cut", "200-error", "silent"]
 _ERROR = (
     b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>%s</Code><Message>no</Message></Error>'
 )
+
 _CODES = {"404": b"NoSuchKey", "500": b"InternalError", "503": b"SlowDown"}
 
 
@@ -21,6 +22,7 @@ class Front:
 
     `404`, `500`, `503`: instead of asking the server. `lost`: the server did it, nobody is told.
     `cut`: an answer without its last half. `200-error`: done, but the body says that it was not.
+    `silent`: nothing is asked, and no answer ever comes.
     """
 
     host: str
@@ -56,6 +58,10 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.front.fault if due else ""
         if fault in _CODES:
             self._answer(int(fault), [], _ERROR % _CODES[fault])
+            return
+        if fault == "silent":
+            self.rfile.read(1)  # until the client gives up
+            self.close_connection = True
             return
         host, _, port = self.front.host.partition(":")
         upstream = HTTPConnection(host, int(port), timeout=30)
