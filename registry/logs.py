@@ -1,6 +1,7 @@
 """Logging: structured lines, a request id, one line per request. Never a secret."""
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -34,13 +35,23 @@ class Access(NamedTuple):
 
 
 class _StandardError:
-    """Standard error as it is at the moment: loggers are kept, and it may be redirected later."""
+    """Standard error as it is at the moment: loggers are kept, and it may be redirected later.
+
+    A line that cannot be written (the disk of the log is full, its reader has gone) is lost, and
+    what it tells of goes on.
+    """
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+
+_STANDARD_ERROR = _StandardError()
 
 
 def configure(level: str, *, json: bool) -> None:
@@ -59,7 +70,7 @@ def configure(level: str, *, json: bool) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _StandardError())),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _STANDARD_ERROR)),
         cache_logger_on_first_use=True,
     )
 
@@ -164,7 +175,7 @@ class _Lines:
     def _flush(self) -> None:
         text = "".join(self._lines)
         self._lines.clear()
-        sys.stderr.write(text)
+        _STANDARD_ERROR.write(text)
 
 
 class _Now:

@@ -125,7 +125,7 @@ def small_disk(folder: Path, size: int) -> Generator[bool]:
     try:
         yield True
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 class Clocks:

@@ -1,14 +1,17 @@
 """The access log: one line per request, written once per turn of the event loop."""
 
 import asyncio
+import contextlib
 import re
+import sys
 from collections.abc import Callable
 
 import orjson
 import pytest
+import structlog
 from starlette.types import Message, Receive, Scope, Send
 
-from registry.logs import Access, AccessLog, access_writer
+from registry.logs import Access, AccessLog, access_writer, configure
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +56,22 @@ async def test_lines_of_one_turn_keep_their_order(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == ""
     await asyncio.sleep(0)
     assert re.findall(r"path=/(\d)", capsys.readouterr().err) == ["0", "1", "2"]
+
+
+async def test_a_log_that_cannot_be_written_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        configure("info", json=True)
+        structlog.get_logger().warning("housekeeping failed")
+        writer()(ACCESS)
+        await asyncio.sleep(0)
+        monkeypatch.undo()
+        structlog.reset_defaults()
+        with contextlib.suppress(OSError):
+            full.close()
+    assert faults == []
 
 
 @pytest.mark.parametrize("level", ["warning", "error"])
