@@ -1,6 +1,7 @@
 """A proxy before an S3 server that answers wrongly at every n-th call, as stores do."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ class Front:
     methods: frozenset[str] = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
     calls: int = 0
     faults: int = 0
+    delay_s: float = 0.0  # before each body that is asked for
+    asked: int = 0  # bodies, now
+    most_asked: int = 0
     port: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -42,6 +46,14 @@ class Front:
             due = self.calls % self.every == 0
             self.faults += due
             return due
+
+    def dawdle(self) -> None:
+        with self.lock:
+            self.asked += 1
+            self.most_asked = max(self.most_asked, self.asked)
+        time.sleep(self.delay_s)
+        with self.lock:
+            self.asked -= 1
 
     @property
     def endpoint(self) -> str:
@@ -70,6 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
         answer = upstream.getresponse()
         data = answer.read()
         upstream.close()
+        if self.command == "GET":
+            self.front.dawdle()
         self._pass_on(answer, data, fault)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _do  # noqa: N815 - the library's own names
