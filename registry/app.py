@@ -70,6 +70,7 @@ from registry.services.sharing.sharing import Sharing
 from registry.services.transfers.pull import Pull
 from registry.services.transfers.push import Push
 from registry.services.upkeep.adoption import Adoption
+from registry.services.upkeep.chores import Chores
 from registry.services.upkeep.upkeep import Upkeep
 from registry.services.uploading.direct import DirectUploads
 from registry.services.uploading.uploads import UploadLimits, Uploads
@@ -133,6 +134,7 @@ def build(
     pull = Pull(sharing, store, upstreams, manifests, settings)
     adoption = Adoption(manifests, folder, retention.leftover_s)
     uploads = Uploads(blobs, _upload_limits(settings))
+    upkeep = Upkeep.of(manifests, uploads, adoption, upstreams, settings)
     return Services(
         settings=settings,
         clock=clock,
@@ -142,7 +144,8 @@ def build(
         adoption=adoption,
         blobs=blobs,
         uploads=uploads,
-        upkeep=Upkeep.of(manifests, uploads, adoption, upstreams, settings),
+        upkeep=upkeep,
+        chores=Chores(sharing, upkeep),
         direct=_direct(settings, blobs, direct),
         manifests=manifests,
         models=models,

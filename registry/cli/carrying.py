@@ -1,6 +1,7 @@
 """What `registry import` and `registry export` do with sources, services and targets."""
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -56,16 +57,20 @@ def import_models(settings: Settings, source: str, order: Order) -> int:
         raise OperationFailed(f"there is no file or folder {source}")
     if path.is_dir() and path.resolve() == settings.data.resolve():
         return asyncio.run(rebuild(settings))
-    return asyncio.run(_from_files(settings, path, order))
+    return asyncio.run(_from_files(settings, path.resolve(), order))
 
 
 async def _from_files(settings: Settings, path: Path, order: Order) -> int:
+    """Import from a file or folder whose path is absolute."""
     async with opened(settings, _deed(order)) as services:
         with closing(_source(settings, path, order)) as source:
             limit = settings.limits.blob_bytes
             work = Import(services.blobs, services.manifests, source, limit)
-            await drawn(work.run(Wanted(order.names, order.rename, order.replace)))
-        return len(work.taken)
+            wanted = Wanted(order.names, order.rename, order.replace)
+            place = f"{socket.gethostname()}:{path}"
+            taken: list[int] = []
+            await drawn(services.chores.bring_in(work, wanted, place, taken.append))
+        return taken[-1]
 
 
 def _deed(order: Order) -> Deed:

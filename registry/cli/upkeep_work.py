@@ -78,14 +78,13 @@ def collect(settings: Settings, grace_s: int | None, *, untagged: bool) -> list[
     """Do a collection; what went."""
     return keep(
         settings,
-        lambda it: _drawn(it.upkeep.collection.run(grace_s, untagged=untagged)),
+        lambda it: _drawn(it.chores.collect(grace_s, untagged=untagged)),
         Deed("gc", "untagged" if untagged else ""),
     )
 
 
 def scrub(settings: Settings, subset: str, rate: int, source: str, *, damaged: bool) -> Findings:
     """Check blobs, and repair those that are wrong from `source`, if it is given."""
-    found = Findings()
     wish = ScrubWish(Subset.parse(subset), rate, damaged)
     if source:  # whoever types the command wants to go there
         host = urlsplit(source).hostname or ""
@@ -93,9 +92,9 @@ def scrub(settings: Settings, subset: str, rate: int, source: str, *, damaged: b
         settings = settings.model_copy(update={"upstream_allow": allowed})
 
     async def work(services: Services) -> Findings:
-        fetch = services.upkeep.repair_from(source) if source else None
-        await _drawn(services.upkeep.scrub.run(wish, fetch, found))
-        return found
+        found: list[Findings] = []
+        await _drawn(services.chores.scrub(wish, source, take=found.append))
+        return found[-1]
 
     return keep(settings, work, Deed("scrub", subset))
 

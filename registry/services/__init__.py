@@ -28,6 +28,7 @@ from registry.services.sharing.sharing import Sharing
 from registry.services.transfers.pull import Pull
 from registry.services.transfers.push import Push
 from registry.services.upkeep.adoption import Adoption
+from registry.services.upkeep.chores import Chores
 from registry.services.upkeep.upkeep import Upkeep
 from registry.services.uploading.direct import DirectUploads
 from registry.services.uploading.uploads import Uploads
@@ -47,6 +48,7 @@ class Services:
     blobs: Blobs
     uploads: Uploads
     upkeep: Upkeep
+    chores: Chores
     direct: DirectUploads | None  # where the store has an address of its own
     manifests: Manifests
     models: Models

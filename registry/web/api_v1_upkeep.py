@@ -16,6 +16,7 @@ from registry.core.events import Done, Events, Status
 from registry.core.names import ModelName
 from registry.core.retention import RetentionRule
 from registry.ports import upkeep as kept
+from registry.services.upkeep.chores import Chores
 from registry.services.upkeep.gc import REASONS, Finding, Plan
 from registry.services.upkeep.retention import Outlived
 from registry.services.upkeep.scrub import ScrubWish, Subset
@@ -32,6 +33,11 @@ _NS = 10**9
 
 def _upkeep(call: Call) -> Upkeep:
     found: Upkeep = call.request.app.state.services.upkeep
+    return found
+
+
+def _chores(call: Call) -> Chores:
+    found: Chores = call.request.app.state.services.chores
     return found
 
 
@@ -110,19 +116,26 @@ def _finding(item: Finding) -> schemas.Finding:
 
 
 async def collect(call: Call) -> Response:
-    """Free what nothing needs, while everything goes on. A client that leaves ends it."""
+    """Free what nothing needs, while everything goes on.
+
+    Who asks for what another one asked for, at any replica, is told of the same collection. It ends
+    when the last of them leaves.
+    """
     ask = call.asked(schemas.CollectionAsk)
-    return await _stream(
-        call, "gc", "", _upkeep(call).collection.run(ask.grace_s, untagged=ask.untagged)
-    )
+    subject = call.caller.name
+    events = _chores(call).collect(ask.grace_s, untagged=ask.untagged, subject=subject)
+    return await _stream(call, "gc", "", events)
 
 
 async def scrub(call: Call) -> Response:
-    """Read blobs again and compare them with their digests; perhaps repair those that are wrong."""
-    ask, own = call.asked(schemas.ScrubAsk), _upkeep(call)
+    """Read blobs again and compare them with their digests; perhaps repair those that are wrong.
+
+    Shared with those who ask for the same, and ended by the last who leaves, as a collection is.
+    """
+    ask = call.asked(schemas.ScrubAsk)
     wish = ScrubWish(Subset.parse(ask.subset), ask.bytes_per_second, ask.only_damaged)
-    fetch = own.repair_from(ask.repair_from) if ask.repair_from else None
-    return await _stream(call, "scrub", ask.subset, own.scrub.run(wish, fetch))
+    events = _chores(call).scrub(wish, ask.repair_from or "", call.caller.name)
+    return await _stream(call, "scrub", ask.subset, events)
 
 
 # quotas

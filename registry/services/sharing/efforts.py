@@ -71,6 +71,7 @@ class Effort:
     clock: Callable[[], int]
     look: Callable[[], Progress] = Progress
     concluded: bool = False
+    note: str = ""  # of the process that did it before, and died over it
 
     def conclude(self, tx: Transaction, result: str = "") -> list[str]:
         """Close the job in the transaction that makes its result visible.

@@ -211,7 +211,7 @@ class Sharing:
         before = self._errands.get(job.key)
         if before is not None:
             before.cancel()  # its own job is over
-        errand = Errand(Effort(job.id, self.process, self.clock), work)
+        errand = Errand(Effort(job.id, self.process, self.clock, note=job.note), work)
         self._errands[job.key] = errand
         errand.task = asyncio.create_task(self._run(errand, before))
 

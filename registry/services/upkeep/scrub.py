@@ -62,12 +62,13 @@ class Subset:
 
 @dataclass(slots=True)
 class Findings:
-    """What a scrub came upon so far. Sizes in bytes."""
+    """What a scrub came upon so far. Sizes in bytes; `after` is how far it noted what it found."""
 
     blobs: int = 0
     size: int = 0
     damaged: int = 0
     repaired: int = 0
+    after: str = ""
 
     @property
     def text(self) -> str:
@@ -100,10 +101,12 @@ class Scrub:
     ) -> Events:
         """Check all blobs of a subset; with `fetch`, repair those that are wrong.
 
-        `found` is kept up to date meanwhile. A blob that comes or goes meanwhile is passed over.
+        `found` is kept up to date meanwhile, and gone on from. A blob that comes or goes meanwhile
+        is passed over.
         """
         found = Findings() if found is None else found
         after, until = wish.subset.bounds()
+        after = max(after, found.after)
         while blobs := await self._some(wish, after, until):
             sound: list[Blob] = []
             for blob in blobs:
@@ -114,9 +117,15 @@ class Scrub:
                 if fetch is not None and found.damaged > damaged:
                     yield await self._repair(blob, fetch, found)
             await self._note(sound)
-            after = str(blobs[-1].digest)
+            found.after = after = str(blobs[-1].digest)
             yield Status(found.text)
         yield Done()
+
+    async def size_of(self, wish: ScrubWish) -> int:
+        """How many bytes that will read, if that is known: all of them. 0: it is not."""
+        if wish.only_suspect or wish.subset.of > 1:
+            return 0
+        return (await self._catalog.scan(lambda tx: tx.blob_tally())).size
 
     async def _some(self, wish: ScrubWish, after: str, until: str) -> list[Blob]:
         def work(tx: Reader) -> list[Blob]:
