@@ -1,14 +1,16 @@
 """Measure two replicas against one, behind nginx.
 
-    python bench/replicas.py --folder /fast/disk --nginx /usr/sbin/nginx [--database-url URL]
+    python bench/replicas.py --folder /fast/disk [--database-url URL] [--s3 PATH/versitygw]
 
-Without a database URL both share the data folder's SQLite. Each case is measured in turn with one
-and with both replicas behind the same nginx, round after round; medians are printed.
+Without a database URL both share the data folder's SQLite; with an S3 server the blobs lie there,
+and who pulls is sent to it. Each case is measured in turn with one and with both replicas behind
+the same nginx, round after round; medians are printed.
 
 More replicas help where cores are free: clients, nginx, Postgres and both replicas have to share
-what there is, so on two cores the rate tells nothing. `by CPU` is what the second replica brings
-where each has a core of its own: twice what one does in a second of CPU, less what they cost each
-other.
+what there is. So each replica gets a small share of one core (a control group of the kernel does
+that; it takes root), and what is left is enough for everybody else: the rate tells then what a
+second machine brings. `--share 0` leaves them alone. `by CPU` is twice what one does in a second of
+CPU, less what they cost each other.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import load
+import s3_direct
 import servers
 import small
 
@@ -52,6 +55,8 @@ http {{
 }}
 """
 _LARGE = b"\x5a" * (8 << 20)
+_PUSHES = 48  # of each connection in a run; after that they are of what is there
+_PERIOD_US = 10_000  # a share is given out so often: nobody waits long for who holds a lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +85,61 @@ def balanced(
         yield started
 
 
-def cases() -> dict[str, load.Ask]:
-    blob = f"/v2/bench/small/blobs/{small.digest(_LARGE)}"
-    kind = f"Content-Type: {small.MANIFEST_TYPE}\r\n"
-    moving = "/v2/bench/small/manifests/moving"
-    return {
-        "manifest by tag": small.cases()["manifest by tag"],
-        "list of names": load.Ask("GET", "/v2/_catalog?n=100"),
-        "manifest put": load.Ask("PUT", moving, small.manifest(), kind, status=201),
-        "pull of 8 MiB": load.Ask("GET", blob),
+@contextmanager
+def group(share: float) -> Iterator[Path | None]:
+    """A control group whose processes get that much of one core; None without limit."""
+    if not share:
+        yield None
+        return
+    quota = int(share * _PERIOD_US)
+    first = Path("/sys/fs/cgroup/cpu")
+    if (first / "cpu.cfs_quota_us").exists() or (first / "cgroup.procs").exists():
+        root, knobs = first, {"cpu.cfs_period_us": _PERIOD_US, "cpu.cfs_quota_us": quota}
+    else:
+        root, knobs = first.parent, {"cpu.max": f"{quota} {_PERIOD_US}"}
+        (root / "cgroup.subtree_control").write_text("+cpu")
+    made = Path(tempfile.mkdtemp(prefix="bench-replica-", dir=root))
+    try:
+        for name, value in knobs.items():
+            (made / name).write_text(str(value))
+        yield made
+    finally:
+        made.rmdir()
+
+
+def cases(connections: int, *, redirects: bool) -> dict[str, list[load.Ask]]:
+    """What is asked for in turn; every push is of bytes and names that nobody has seen."""
+    name, accept = "/v2/bench/small", f"Accept: {small.MANIFEST_TYPE}\r\n"
+    blob, ollama = f"{name}/blobs/{small.digest(_LARGE)}", "User-Agent: ollama/0.33\r\n"
+    redirect = load.Ask("GET", blob, headers=ollama, status=307)
+    found = {
+        "pull": [
+            load.Ask("HEAD", f"{name}/manifests/tag0500", headers=accept),
+            load.Ask("GET", f"{name}/manifests/tag0500", headers=accept),
+            redirect if redirects else load.Ask("HEAD", blob),
+        ],
+        "list of names": [load.Ask("GET", "/v2/_catalog?n=100")],
+        "list of tags": [load.Ask("GET", f"{name}/tags/list?n=100")],
+        "tag": [tagging(f"{name}/manifests/tag{number:04}") for number in range(64)],
+        "push": [ask for _ in range(connections * _PUSHES) for ask in push(os.urandom(8).hex())],
     }
+    return found if redirects else {**found, "8 MiB": [load.Ask("GET", blob)]}
+
+
+def tagging(path: str, manifest: bytes = small.manifest()) -> load.Ask:
+    kind = f"Content-Type: {small.MANIFEST_TYPE}\r\n"
+    return load.Ask("PUT", path, manifest, kind, status=201)
+
+
+def push(name: str) -> Iterator[load.Ask]:
+    """A model of two blobs that are its own."""
+    config = b'{"model_format":"gguf","model_name":"%s"}' % name.encode()
+    blob = name.encode() * 500
+    kind = "Content-Type: application/octet-stream\r\n"
+    for content in (config, blob):
+        path = f"/v2/bench/{name}/blobs/uploads/?digest={small.digest(content)}"
+        yield load.Ask("POST", path, content, kind, status=201)
+    yield tagging(f"/v2/bench/{name}/manifests/latest", small.manifest(config, blob))
 
 
 def measure(
@@ -97,13 +147,12 @@ def measure(
 ) -> dict[tuple[str, int], list[Run]]:
     found: dict[tuple[str, int], list[Run]] = defaultdict(list)
     for number in range(args.rounds + 1):
-        for case, ask in cases().items():
-            for count, front in fronts.items():
+        for count, front in fronts.items():
+            connections = count * args.connections
+            for case, asks in cases(connections, redirects=bool(args.s3)).items():
                 used = sum(one.cpu for one in replicas)
                 others = front.cpu + time.process_time()
-                result = load.run(
-                    front.port, [ask], connections=count * args.connections, seconds=args.seconds
-                )
+                result = load.run(front.port, asks, connections=connections, seconds=args.seconds)
                 answers = result.rate * args.seconds
                 used = (sum(one.cpu for one in replicas) - used) / answers
                 others = (front.cpu + time.process_time() - others) / answers
@@ -114,12 +163,11 @@ def measure(
 
 
 def report(found: dict[tuple[str, int], list[Run]]) -> None:
-    print(f"{len(os.sched_getaffinity(0))} cores")
     print(
         f"{'':17} {'replicas':>8} {'r/s':>8} {'CPU ms':>8} {'all, ms':>8} {'MB/s':>7} "
         " two ÷ one    by CPU"
     )
-    for case in cases():
+    for case in dict.fromkeys(case for case, _ in found):
         rates, costs = {}, {}
         for count in (1, 2):
             runs = found[case, count]
@@ -151,15 +199,21 @@ def main() -> None:
     options = servers.options(__doc__)
     options.add_argument("--nginx", type=Path, default=Path("/usr/sbin/nginx"))
     options.add_argument("--database-url", default="")
+    options.add_argument("--s3", type=Path, help="a versitygw binary")
+    options.add_argument("--share", type=float, default=0.2, help="of a core, for each replica")
     options.add_argument("--connections", type=int, default=16, help="for each replica")
-    options.add_argument("--seconds", type=float, default=3.0, help="of each run")
+    options.add_argument("--seconds", type=float, default=2.0, help="of each run")
     args = options.parse_args()
     environ = {"REGISTRY_WORKER__LOCAL": "off", "REGISTRY_DATABASE_URL": args.database_url}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=args.folder)))
-        data = folder / "data"
+        if args.s3:
+            port = stack.enter_context(s3_direct.store(args.s3, folder / "store"))
+            environ |= s3_direct.environ(port)
+        groups = [stack.enter_context(group(args.share)) for _ in range(2)]
         replicas = [
-            stack.enter_context(servers.ours(args.ours, data, environ=environ)) for _ in range(2)
+            stack.enter_context(servers.ours(args.ours, folder / "data", environ=environ))
+            for _ in groups
         ]
         fronts = {
             count: stack.enter_context(balanced(args.nginx, folder / f"{count}", replicas[:count]))
@@ -167,6 +221,10 @@ def main() -> None:
         }
         small.fill(replicas[0].port)
         push_large(replicas[0].port)
+        for limits, replica in zip(groups, replicas, strict=True):
+            if limits:
+                (limits / "cgroup.procs").write_text(str(replica.process.pid))
+        print(f"{len(os.sched_getaffinity(0))} cores, {args.share or 'any'} of one for each replica")
         report(measure(fronts, replicas, args))
 
 

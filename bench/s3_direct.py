@@ -39,14 +39,7 @@ def main() -> None:
         scratch = tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-s3-")
         folder = Path(stack.enter_context(scratch)).absolute()
         port = stack.enter_context(store(args.s3, folder / "store"))
-        environ = {
-            "REGISTRY_STORAGE_URL": f"s3://{BUCKET}?endpoint=http://127.0.0.1:{port}"
-            f"&public_endpoint=http://localhost:{port}",
-            "REGISTRY_S3__ACCESS_KEY": KEYS["access"],
-            "REGISTRY_S3__SECRET_KEY": KEYS["secret"],
-            "REGISTRY_WORKER__LOCAL": "off",
-        }
-        ours = servers.ours(args.ours, folder / "data", environ=environ)
+        ours = servers.ours(args.ours, folder / "data", environ=environ(port))
         server = stack.enter_context(ours)
         body = stack.enter_context(Body(PART // (1 << 20) << 20, chunked=False))
         for _ in range(args.rounds):
@@ -67,6 +60,17 @@ def store(binary: Path, folder: Path):
     finally:
         process.terminate()
         process.wait(30)
+
+
+def environ(port: int) -> dict[str, str]:
+    """The settings of a service whose clients reach the store by themselves."""
+    return {
+        "REGISTRY_STORAGE_URL": f"s3://{BUCKET}?endpoint=http://127.0.0.1:{port}"
+        f"&public_endpoint=http://localhost:{port}",
+        "REGISTRY_S3__ACCESS_KEY": KEYS["access"],
+        "REGISTRY_S3__SECRET_KEY": KEYS["secret"],
+        "REGISTRY_WORKER__LOCAL": "off",
+    }
 
 
 def round_of(server: Server, body: Body, parts: int) -> None:

@@ -32,7 +32,7 @@ def digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def manifest() -> bytes:
+def manifest(config: bytes = CONFIG, blob: bytes = BLOB) -> bytes:
     return (
         b'{"schemaVersion":2,"mediaType":"%s","config":{"mediaType":'
         b'"application/vnd.docker.container.image.v1+json","digest":"%s","size":%d},"layers":['
@@ -40,10 +40,10 @@ def manifest() -> bytes:
         b'"size":%d}]}'
     ) % (
         MANIFEST_TYPE.encode(),
-        digest(CONFIG).encode(),
-        len(CONFIG),
-        digest(BLOB).encode(),
-        len(BLOB),
+        digest(config).encode(),
+        len(config),
+        digest(blob).encode(),
+        len(blob),
     )
 
 
