@@ -52,7 +52,7 @@ _LINK = (
     t.repository_blob.c.repository_id == _P("repository"),
     t.repository_blob.c.digest == _P("digest"),
 )
-_USES = Statement(select(t.repository_blob.c.uses).where(*_LINK))
+_USES = Statement(select(t.repository_blob.c.uses, t.repository_blob.c.until).where(*_LINK))
 _REPOSITORIES = Statement(
     select(t.repository.c.path)
     .join(t.repository_blob, t.repository_blob.c.repository_id == t.repository.c.id)
@@ -233,7 +233,12 @@ class BlobReader(Queries):
 
     def has_blob(self, repository_id: int, digest: Digest) -> bool:
         """See `Reader`."""
-        return self._uses(repository_id, self._own(digest)) is not None
+        return self._uses(repository_id, digest) is not None
+
+    def kept_until(self, repository_id: int, digest: Digest) -> int | None:
+        """See `Reader`."""
+        row = self._uses(repository_id, digest)
+        return row[1] if row else None
 
     def blob_repositories(self, digest: Digest, limit: int) -> list[RepositoryName]:
         """See `Reader`."""
@@ -242,11 +247,12 @@ class BlobReader(Queries):
 
     def blob_in_use(self, repository_id: int, digest: Digest) -> bool:
         """See `Reader`."""
-        return bool(self._uses(repository_id, self._own(digest)))
+        row = self._uses(repository_id, digest)
+        return bool(row and row[0])
 
-    def _uses(self, repository_id: int, digest: str) -> int | None:
-        row = self._sql.one(_USES, repository=repository_id, digest=digest)
-        return row[0] if row else None
+    def _uses(self, repository_id: int, digest: Digest) -> Row | None:
+        """How often manifests refer to a blob of a repository, and until when its link keeps it."""
+        return self._sql.one(_USES, repository=repository_id, digest=self._own(digest))
 
     def has_facts(self, digest: Digest, kind: FactsKind) -> bool:
         """See `Reader`."""

@@ -207,6 +207,12 @@ class Reader(AccountReader, TransferReader, FleetReader, JobReader, UpkeepReader
     def has_blob(self, repository_id: int, digest: Digest) -> bool:
         """Whether the repository has the blob: linked to it, or referred to by its manifests."""
 
+    def kept_until(self, repository_id: int, digest: Digest) -> int | None:
+        """Until when the repository's link keeps the blob, in nanoseconds; None without the blob.
+
+        0: as long as its manifests do, which have spent the link.
+        """
+
     def blob_repositories(self, digest: Digest, limit: int) -> list[RepositoryName]:
         """Up to `limit` repositories that have the blob, in no order."""
 

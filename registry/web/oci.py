@@ -72,7 +72,6 @@ async def put_manifest(request: Request, target: Target) -> Response:
     put = Put(_reference(target), body, request.headers.get("content-type"), tuple(tags))
     guard = await auth.guard(request, target.repository)
     result = await bundle.manifests.put(target.repository, put, guard)
-    bundle.blobs.forget_promises(target.repository)
     answer = Response(status_code=201)
     answer.headers["Location"] = (
         f"{external_base(request)}/v2/{target.name}/manifests/{result.digest}"

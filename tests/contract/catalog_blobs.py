@@ -62,6 +62,9 @@ class BlobsContract:
             assert tx.has_blob(id_, digest("w"))
             assert not tx.has_blob(other, digest("w"))
             assert not tx.blob_in_use(id_, digest("w"))
+            tx.link_blob(id_, digest("w"), FAR + 1)
+            assert tx.kept_until(id_, digest("w")) == FAR + 1
+            assert tx.kept_until(other, digest("w")) is None
             assert tx.unlink_blob(id_, digest("w"))
             assert not tx.unlink_blob(id_, digest("w"))
             assert not tx.has_blob(id_, digest("w"))
@@ -76,6 +79,7 @@ class BlobsContract:
             weights = digest("weights of m")
             assert tx.unlink_blob(id_, weights)
             assert tx.has_blob(id_, weights)
+            assert tx.kept_until(id_, weights) == 0
             assert tx.blob_in_use(id_, weights)
 
         await catalog.write(work)

@@ -6,7 +6,6 @@ Every "it is here" is also a promise that the blob stays for a while: see `stat`
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +21,6 @@ from registry.services.library.signing_keys import SigningKeys
 Clock = Callable[[], int]
 """Nanoseconds since the epoch."""
 
-_PROMISES = 16_384
 _LOOKED_AT = 1_000
 
 
@@ -48,7 +46,6 @@ class Blobs:
         self.store = store
         self.lives = lives or Lives()
         self.clock = clock
-        self._promised: OrderedDict[tuple[str, Digest], int] = OrderedDict()
         self.signing_keys = SigningKeys(catalog, clock)
 
     # reading
@@ -63,23 +60,18 @@ class Blobs:
             BlobUnknown: the repository does not have it.
             BlobDamaged: its bytes were found to be wrong; whoever sends them again repairs it.
         """
-        blob = await self.catalog.read(lambda tx: _in_repository(tx, name, digest))
-        if blob is None:
+        now = self.clock()
+        held = await self.catalog.read(lambda tx: _held(tx, name, digest))
+        if held is None:
             raise BlobUnknown(str(digest))
+        blob, until = held
         if blob.suspect:
             raise BlobDamaged(str(digest))
-        if promise and not self._is_promised(name, digest):
-            await self._promise(name, digest)
+        if promise and until - now <= self.lives.lease_ns // 2:  # spares most HEADs a write
+            await self._promise(name, digest, now)
         return blob
 
-    def _is_promised(self, name: RepositoryName, digest: Digest) -> bool:
-        """Whether more than half of an earlier promise is left: spares most HEADs a write."""
-        until = self._promised.get((name.key, digest), 0)
-        return until - self.clock() > self.lives.lease_ns // 2
-
-    async def _promise(self, name: RepositoryName, digest: Digest) -> None:
-        now = self.clock()
-
+    async def _promise(self, name: RepositoryName, digest: Digest, now: int) -> None:
         def work(tx: Transaction) -> None:
             blob, repository = _in_repository(tx, name, digest), tx.repository(name)
             if blob is None or repository is None:  # deleted since it was read
@@ -88,14 +80,6 @@ class Blobs:
             tx.link_blob(repository.id, digest, now + self.lives.lease_ns)
 
         await self.catalog.write(work)
-        self._promised[name.key, digest] = now + self.lives.lease_ns
-        while len(self._promised) > _PROMISES:
-            self._promised.popitem(last=False)
-
-    def forget_promises(self, name: RepositoryName) -> None:
-        """A manifest was put into the repository, which spends its leases: promise anew."""
-        for key in [key for key in self._promised if key[0] == name.key]:
-            del self._promised[key]
 
     async def find(self, digest: Digest) -> Blob | None:
         """A blob whatever refers to it, counted as used now, so that a create finds it later."""
@@ -259,7 +243,6 @@ class Blobs:
             tx.unlink_blob(repository.id, digest)
 
         await self.catalog.write(work)
-        self._promised.pop((name.key, digest), None)
 
 
 def is_empty(digest: Digest) -> bool:
@@ -275,7 +258,13 @@ _EMPTY_SHA512 = Digest(
 
 
 def _in_repository(tx: Reader, name: RepositoryName, digest: Digest) -> Blob | None:
+    held = _held(tx, name, digest)
+    return held[0] if held else None
+
+
+def _held(tx: Reader, name: RepositoryName, digest: Digest) -> tuple[Blob, int] | None:
+    """A blob of a repository, and until when that keeps it whatever becomes of its manifests."""
     repository = tx.repository(name)
-    if repository is None or not tx.has_blob(repository.id, digest):
-        return None
-    return tx.blob(digest)
+    until = tx.kept_until(repository.id, digest) if repository else None
+    blob = tx.blob(digest) if until is not None else None
+    return (blob, until) if blob is not None and until is not None else None
