@@ -10,6 +10,7 @@ from tests.support import postgres as servers
 from tests.support import s3 as s3_servers
 from tests.support.backends import BACKENDS, CHOSEN
 from tests.support.postgres import PostgresServer
+from tests.support.reach import reaches_backends
 from tests.support.s3 import S3Server
 from tests.support.syncs import Syncs
 
@@ -42,7 +43,7 @@ def s3() -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _backends() -> Iterator[None]:
-    """What the tests of services run on: see `tests/support/backends.py`."""
+    """What tests run on: see `tests/support/backends.py`."""
     BACKENDS.start()
     yield
     BACKENDS.stop()
@@ -63,14 +64,23 @@ def syncs(monkeypatch: pytest.MonkeyPatch) -> Syncs:
     return Syncs(monkeypatch)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the real engine need it; those of a folder one."""
-    if "s3" in CHOSEN:
-        for item in items:
-            if item.get_closest_marker("folder"):
-                item.add_marker(pytest.mark.skip(reason="of blobs in a folder alone"))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of the real engine need it; on other backends only those run that have one."""
     engine = find_engine("xllamacpp")
-    if engine.problem:
-        for item in items:
-            if item.get_closest_marker("engine"):
-                item.add_marker(pytest.mark.skip(reason=engine.problem))
+    absent = {"engine": engine.problem} if engine.problem else {}
+    alone = {"folder": "s3", "sqlite": "postgres"}
+    absent |= {mark: f"of a {mark} alone" for mark, other in alone.items() if other in CHOSEN}
+    for item in items:
+        for mark, why in absent.items():
+            if found := item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=next(iter(found.args), why)))
+    if CHOSEN:
+        again = [item for item in items if _runs_again(item)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(again)])
+        items[:] = again
+
+
+def _runs_again(item: pytest.Item) -> bool:
+    """Whether a test is another one on the chosen backends: it has some and does not say which."""
+    assert isinstance(item, pytest.Function)
+    return reaches_backends(item.path) and not set(item.fixturenames) >= CHOSEN

@@ -20,8 +20,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from registry.app import build, prepare
 from registry.services.access.accounts import Accounts
-from registry.settings import Settings
 from tests.support.accounts import PASSWORD, key_blob
+from tests.support.backends import BACKENDS
 from tests.support.server import Server, running
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ def with_accounts(data: Path, work: Callable[[Accounts], Awaitable[T]]) -> T:
     """Do something with the accounts of a data folder, as the command line does."""
 
     async def run() -> T:
-        settings = Settings.load({}, data=data, auth=True)
+        settings = BACKENDS.settings(data, auth=True)
         services = build(settings)
         try:
             return await work(services.accounts)
@@ -86,7 +86,7 @@ def with_accounts(data: Path, work: Callable[[Accounts], Awaitable[T]]) -> T:
 
 @contextmanager
 def started(data: Path, **environ: str) -> Iterator[Server]:
-    prepare(Settings.load({}, data=data, auth=True))
+    prepare(BACKENDS.settings(data, auth=True))
     with running(data, **environ) as server:
         yield server
 
@@ -267,7 +267,7 @@ def evil_site(target: str) -> Iterator[int]:
 
 def test_a_page_of_another_site_changes_nothing(browser: Browser, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    prepare(Settings.load({}, data=data, auth=True))
+    prepare(BACKENDS.settings(data, auth=True))
     with_accounts(data, lambda accounts: accounts.create_user("alice", PASSWORD))
     with started(data, REGISTRY_AUTH="true") as server:
         context = new_context(browser)

@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 from tests.support.place import Place
-from tests.support.server import Server, free_port, running
+from tests.support.ports import free_port
+from tests.support.server import Server, running
 
 SKOPEO = shutil.which("skopeo")
 OLLAMA = os.environ.get("OLLAMA_BIN") or shutil.which("ollama")
@@ -57,19 +58,20 @@ class Library(Place):
         line = [sys.executable, "-m", "registry", *command.split(), "--data", str(self.data)]
         environ = {key: text for key, text in os.environ.items() if not key.startswith("REGISTRY_")}
         pipe = subprocess.PIPE
-        return subprocess.Popen(line, env=environ, stdout=pipe, stderr=pipe, text=True)
+        given = environ | self.environ
+        return subprocess.Popen(line, env=given, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.fixture
 def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
-    place = Library(tmp_path / "old", "", monkeypatch)
+    place = Library(tmp_path / "old", monkeypatch)
     place.fill(GGUF.read_bytes())
     return place
 
 
 @pytest.fixture
 def new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Library:
-    return Library(tmp_path / "new", "", monkeypatch)
+    return Library(tmp_path / "new", monkeypatch)
 
 
 def skopeo(*arguments: str) -> bytes:

@@ -18,10 +18,11 @@ import pytest
 
 from tests.support import s3
 from tests.support.certificates import Authority
+from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
 from tests.support.proxies import program, started
 from tests.support.recipes import DEPLOY, compose, environment
-from tests.support.server import Server, free_port, start
+from tests.support.server import Server, start
 from tests.support.stock_clients import (
     OLLAMA,
     SKOPEO,

@@ -30,8 +30,9 @@ from registry.core.names import RepositoryName
 from registry.core.records import RecordName
 from tests.support.backends import leftovers
 from tests.support.gguf import SMALLEST, field, gguf
+from tests.support.ports import free_port
 from tests.support.s3 import S3Server
-from tests.support.server import Server, free_port, running, start
+from tests.support.server import Server, running, start
 
 ROUNDS = int(os.environ.get("REGISTRY_CRASH_ROUNDS", "6"))
 CLIENTS = 4

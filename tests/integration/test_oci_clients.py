@@ -23,8 +23,8 @@ from registry.core.access import Right, Visibility
 from registry.core.digest import Digest
 from registry.services.access.accounts import Accounts
 from registry.services.access.keys import ApiKeyWish
-from registry.settings import Settings
 from tests.integration.test_sign_in import PASSWORD, Place, make_image
+from tests.support.backends import BACKENDS
 from tests.support.secured import model
 from tests.support.server import running
 
@@ -239,7 +239,7 @@ def test_the_handshake_of_docker_login(place: Place) -> None:
 
 def test_what_was_done_is_in_the_audit(place: Place) -> None:
     async def look() -> set[tuple[str, str]]:
-        services = build(Settings.load({}, auth=True, data=place.server.data))
+        services = build(BACKENDS.settings(place.server.data, auth=True))
         try:
             found = await services.audit.entries(limit=500)
             return {(one.who, one.action) for one in found}

@@ -19,10 +19,11 @@ from registry.app import build, prepare
 from registry.core.access import Group
 from registry.ports.fleet import NewWorker
 from registry.services.access.keys import ApiKeyWish
-from registry.settings import Settings
 from tests.support.accounts import PASSWORD
+from tests.support.backends import BACKENDS
+from tests.support.ports import free_port
 from tests.support.scripted_model import scripted_model
-from tests.support.server import Server, free_port, running
+from tests.support.server import Server, running
 
 OLLAMA = os.environ.get("OLLAMA") or shutil.which("ollama")
 pytestmark = [
@@ -50,7 +51,7 @@ def ollama(folder: Path) -> Iterator[str]:
 
 async def prepared(data: Path, url: str, *, auth: bool) -> str:
     """A library that has the server as its worker; an administrator's key."""
-    given = Settings.load({}, data=data, auth=auth)
+    given = BACKENDS.settings(data, auth=auth)
     prepare(given)
     services = build(given)
     await services.fleet.add(NewWorker("old", "ollama", url))

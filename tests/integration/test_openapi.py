@@ -19,10 +19,10 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from registry.app import build, prepare
 from registry.core.access import Group
 from registry.services.access.keys import ApiKeyWish
-from registry.settings import Settings
 from registry.web.api_v1 import ENDPOINTS
 from registry.web.openapi import document
 from tests.support.accounts import PASSWORD
+from tests.support.backends import BACKENDS
 from tests.support.server import running
 
 ENVIRON = {
@@ -33,7 +33,7 @@ ENVIRON = {
 
 async def _administrator(data: Path) -> str:
     """Make one in an empty folder; the text of an API key of theirs."""
-    given = Settings.load({}, data=data, auth=True)
+    given = BACKENDS.settings(data, auth=True)
     prepare(given)
     services = build(given)
     try:

@@ -22,8 +22,9 @@ import pytest
 
 from registry.web.files import PROBE_S
 from tests.support.certificates import Authority
+from tests.support.ports import free_port
 from tests.support.proxies import Front, program, proxied, wait_for
-from tests.support.server import Server, free_port, running
+from tests.support.server import Server, running
 from tests.support.stock_clients import (
     OLLAMA,
     SKOPEO,

@@ -22,8 +22,9 @@ import pytest
 
 from tests.integration.test_proxies import Place as Way
 from tests.integration.test_proxies import place as way_in
+from tests.support.ports import free_port
 from tests.support.scripted_model import scripted_model
-from tests.support.server import Server, free_port, running, start
+from tests.support.server import Server, running, start
 
 __all__ = ["way_in"]
 

@@ -23,9 +23,10 @@ import pytest
 
 from tests.integration.test_clients import GGUF, MODULES, SCRIPT
 from tests.support.certificates import Authority
+from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
 from tests.support.proxies import PROXIES, Front, program, proxied
-from tests.support.server import Server, free_port, running, start
+from tests.support.server import Server, running, start
 from tests.support.stock_clients import (
     OCI,
     OLLAMA,

@@ -23,10 +23,11 @@ import pytest
 from registry.adapters.s3_client import S3Bucket
 from registry.core.storage_url import S3Url
 from tests.support.balancer import balanced
+from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
 from tests.support.proxies import started
 from tests.support.s3 import KEYS, S3Server
-from tests.support.server import Server, free_port, start
+from tests.support.server import Server, start
 from tests.support.stock_clients import DOCKER, OLLAMA
 
 pytestmark = [

@@ -24,9 +24,10 @@ from registry.core.access import Group, Right, Visibility
 from registry.core.digest import Digest
 from registry.services.access.accounts import Accounts
 from registry.services.access.keys import ApiKeyWish
-from registry.settings import Settings
+from tests.support.backends import BACKENDS
+from tests.support.ports import free_port
 from tests.support.secured import model
-from tests.support.server import Server, free_port, running
+from tests.support.server import Server, running
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ class Place:
         """Administer, from another process than the server's."""
 
         async def run() -> T:
-            services = build(Settings.load({}, auth=True, data=self.server.data))
+            services = build(BACKENDS.settings(self.server.data, auth=True))
             try:
                 return await work(services.accounts)
             finally:

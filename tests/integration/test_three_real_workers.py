@@ -20,8 +20,9 @@ import pytest
 from registry.ports.fleet import NewWorker
 from tests.integration.test_three_workers import AT_ONCE, ENVIRON, REQUESTS, Site, honest
 from tests.support.foreign import ForeignLlama, ForeignOllama
+from tests.support.ports import free_port
 from tests.support.scripted_model import scripted_model
-from tests.support.server import free_port, running
+from tests.support.server import running
 from tests.support.talkers import put
 
 OLLAMA = os.environ.get("OLLAMA") or shutil.which("ollama")

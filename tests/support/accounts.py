@@ -7,12 +7,11 @@ from argon2 import PasswordHasher
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from registry.adapters import migrate
-from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.ports.catalog import Catalog
 from registry.services.access.accounts import Accounts
 from registry.services.access.passwords import Passwords
 from registry.settings import Settings
+from tests.support.backends import BACKENDS
 
 NS = 1_000_000_000
 PASSWORD = "correct horse battery"
@@ -36,9 +35,7 @@ def cheap_passwords(time_cost: int = 1) -> Passwords:
 
 
 def new_catalog(folder: Path) -> Catalog:
-    file = folder / "registry.db"
-    migrate.upgrade(resolve("", file))
-    return open_catalog("", file)
+    return BACKENDS.catalog(folder)
 
 
 def new_accounts(catalog: Catalog, clock: Clock, time_cost: int = 1) -> Accounts:

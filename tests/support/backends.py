@@ -1,6 +1,7 @@
-"""What the tests of services run on: SQLite and a folder, or Postgres and an object store.
+"""What tests run on: SQLite and a folder, or Postgres and an object store.
 
-`REGISTRY_TEST_ON=postgres,s3` (either or both) chooses the others, for a whole run.
+`REGISTRY_TEST_ON=postgres,s3` (either or both) chooses the others, for a whole run. All that a test
+has goes by its data folder: who opens the same folder again, by whichever way, finds the same.
 """
 
 import contextlib
@@ -8,6 +9,7 @@ import hashlib
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from registry.adapters import migrate
 from registry.adapters.blobs_fs import FileBlobStore
@@ -18,6 +20,7 @@ from registry.adapters.s3_client import S3Bucket
 from registry.adapters.s3_folder import FolderInS3
 from registry.ports.catalog import Catalog
 from registry.ports.folder import ModelsFolder
+from registry.settings import Settings
 from tests.support import postgres, s3
 from tests.support.postgres import PostgresServer
 from tests.support.s3 import S3Server
@@ -53,13 +56,28 @@ class Backends:
 
     def catalog(self, folder: Path) -> Catalog:
         """The catalog of a folder, made if it is not there."""
-        url = ""
-        if self._postgres is not None:
-            if folder not in self._databases:
-                self._databases[folder] = self._empty(self._postgres)
-            url = self._databases[folder]
+        url = self._url(folder)
         migrate.upgrade(resolve(url, folder / "registry.db"))
         return open_catalog(url, folder / "registry.db")
+
+    def _url(self, folder: Path) -> str:
+        """The URL of a folder's database; empty where it is the file in the folder."""
+        if self._postgres is None:
+            return ""
+        if folder not in self._databases:
+            self._databases[folder] = self._empty(self._postgres)
+        return self._databases[folder]
+
+    def environ(self, folder: Path) -> dict[str, str]:
+        """What `registry` needs in its environment to find what belongs to a folder."""
+        found = {"REGISTRY_DATABASE_URL": self._url(folder)} if self._postgres else {}
+        if self._s3 is not None:
+            found |= self._s3.environ(self._bucket(self._s3, folder))
+        return found
+
+    def settings(self, folder: Path, **given: Any) -> Settings:
+        """The settings of a library in a folder."""
+        return Settings.load(self.environ(folder), **{"data": folder, **given})
 
     def _empty(self, server: PostgresServer) -> str:
         """An empty database: to make one takes ten times as long as to empty one."""
@@ -75,11 +93,12 @@ class Backends:
 
     def bucket(self, folder: Path) -> S3Bucket | None:
         """The bucket of a folder; None if blobs are files."""
-        if self._s3 is None:
-            return None
+        return None if self._s3 is None else self._s3.open(self._bucket(self._s3, folder))
+
+    def _bucket(self, server: S3Server, folder: Path) -> str:
         if folder not in self._buckets:
-            self._buckets[folder] = self._s3.bucket()
-        return self._s3.open(self._buckets[folder])
+            self._buckets[folder] = server.bucket()
+        return self._buckets[folder]
 
     def store(self, folder: Path) -> FileBlobStore | S3BlobStore:
         """The blob store of a folder."""

@@ -17,6 +17,7 @@ from registry.core.layering import Recipe
 from registry.core.names import ModelName
 from registry.services import Services
 from registry.settings import Settings
+from tests.support.backends import BACKENDS
 from tests.support.gguf import SMALLEST
 
 
@@ -26,27 +27,29 @@ class Place:
     def __init__(
         self,
         data: Path,
-        url: str,
-        environ: pytest.MonkeyPatch,
+        monkeypatch: pytest.MonkeyPatch,
+        url: str | None = None,
         storage: Mapping[str, str] | None = None,
     ) -> None:
+        """`url` and `storage` as settings; where one is None, what the tests run on."""
         self.data = data
-        self.url = url
-        self._environ = environ
-        self._given = {
+        self._patch = monkeypatch
+        usual = BACKENDS.environ(data)
+        self.url = usual.get("REGISTRY_DATABASE_URL", "") if url is None else url
+        self.environ = {
             "REGISTRY_DATA": str(data),
-            "REGISTRY_DATABASE_URL": url,
             "REGISTRY_STORAGE_URL": "",
-            **(storage or {}),
+            **(usual if storage is None else storage),
+            "REGISTRY_DATABASE_URL": self.url,
         }
 
     @property
     def settings(self) -> Settings:
-        return Settings.load(os.environ | self._given)
+        return Settings.load(os.environ | self.environ)
 
     def run(self, command: str) -> Result:
-        for name, value in self._given.items():
-            self._environ.setenv(name, value)
+        for name, value in self.environ.items():
+            self._patch.setenv(name, value)
         return CliRunner().invoke(app, command.split())
 
     def fill(self, gguf: bytes = SMALLEST) -> None:

@@ -16,7 +16,7 @@ from registry.adapters.s3_client import S3Bucket, connect
 from registry.core.errors import RegistryError
 from registry.core.storage_url import S3Url
 from registry.settings import S3Keys
-from tests.support.server import free_port
+from tests.support.ports import free_port
 
 KEYS = S3Keys(access_key="test", secret_key="a-secret-of-the-tests")
 START_S = 20.0

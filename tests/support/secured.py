@@ -16,8 +16,8 @@ from registry.core.digest import Digest
 from registry.ports.accounts import Account
 from registry.services import Services
 from registry.services.access.keys import ApiKeyWish
-from registry.settings import Settings
 from tests.support.asgi import Answer, Caller
+from tests.support.backends import BACKENDS
 
 HOST = "models.example.com"
 BASE = f"https://{HOST}"
@@ -166,8 +166,7 @@ def _descriptor(media_type: str, data: bytes) -> dict[str, Any]:
 @asynccontextmanager
 async def secured(data: Path, **settings: Any) -> AsyncIterator[Secured]:
     """An application over an empty folder."""
-    given = {"auth": True, "external_url": BASE, "data": data, **settings}
-    loaded = Settings.load({}, **given)
+    loaded = BACKENDS.settings(data, **{"auth": True, "external_url": BASE, **settings})
     prepare(loaded)
     holder: list[Secured] = []
     services = build(loaded, lambda: holder[0].now)

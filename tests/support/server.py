@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.backends import BACKENDS
+from tests.support.ports import free_port
 
 START_S = 120.0  # 2 s, where nothing else is done
 STOP_S = 30.0
@@ -44,22 +46,16 @@ class Server:
         return self.process.wait(STOP_S)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def start(data: Path, port: int | None = None, **environ: str) -> Server:
-    """Start a server over a data folder and wait until it answers."""
+    """Start a server over a data folder, on what the tests run on, and wait until it answers."""
     port = port or free_port()
     data.mkdir(parents=True, exist_ok=True)
     log = data.with_suffix(".log")
     env = {k: v for k, v in os.environ.items() if not k.startswith(("REGISTRY_", "OLLAMA_"))}
     line = [sys.executable, "-m", "registry", "serve", "--port", str(port), "--data", str(data)]
     with log.open("ab") as output:
-        process = subprocess.Popen(line, stdout=output, stderr=output, env=env | environ)
+        env |= BACKENDS.environ(data) | environ
+        process = subprocess.Popen(line, stdout=output, stderr=output, env=env)
     server = Server(process, port, data, log)
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:

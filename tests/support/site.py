@@ -15,9 +15,9 @@ from starlette.types import ASGIApp
 from registry.app import application, build, prepare
 from registry.services import Services
 from registry.services.access.accounts import Accounts
-from registry.settings import Settings
 from tests.support.accounts import PASSWORD, Clock, cheap_passwords
 from tests.support.asgi import Answer, Caller
+from tests.support.backends import BACKENDS
 
 HOST = "127.0.0.1:11434"
 
@@ -69,7 +69,7 @@ class Site:
 @asynccontextmanager
 async def site(folder: Path, **settings: Any) -> AsyncIterator[Site]:
     """A site over an empty folder."""
-    given = Settings.load({}, **{"data": folder, "auth": True, **settings})
+    given = BACKENDS.settings(folder, **{"auth": True, **settings})
     prepare(given)
     clock = Clock()
     services = build(given, clock)

@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx2
 
 from tests.support.certificates import Authority
+from tests.support.ports import free_port
 from tests.support.proxies import started
-from tests.support.server import free_port
 
 SIZE = int(os.environ.get("PROXY_TEST_MIB", "40")) << 20
 OLLAMA = os.environ.get("OLLAMA") or shutil.which("ollama")

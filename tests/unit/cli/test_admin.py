@@ -7,15 +7,19 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from registry.cli.main import app
+from tests.support.backends import BACKENDS
 
 PASSWORD = "correct horse battery"
 
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("REGISTRY_DATA", str(tmp_path / "data"))
+    data = tmp_path / "data"
+    monkeypatch.setenv("REGISTRY_DATA", str(data))
     monkeypatch.delenv("REGISTRY_DATABASE_URL", raising=False)
-    return tmp_path / "data"
+    for name, value in BACKENDS.environ(data).items():
+        monkeypatch.setenv(name, value)
+    return data
 
 
 def run(command: str, stdin: str | None = None) -> Result:

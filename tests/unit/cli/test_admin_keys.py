@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters.catalog_sql import open_catalog
 from registry.core.accounts import is_api_key
 from registry.core.ssh_key import fingerprint
 from registry.services.access.accounts import Accounts
@@ -14,6 +13,7 @@ from registry.services.access.tokens import Subject, TokenInvalid, Tokens
 from registry.services.library.signing_keys import SigningKeys
 from registry.settings import Settings
 from tests.support.accounts import cheap_passwords, key_blob
+from tests.support.backends import BACKENDS
 from tests.unit.cli.test_admin import data, listed, run
 
 __all__ = ["data"]
@@ -104,7 +104,7 @@ def test_the_keys_that_sign_are_replaced_while_a_server_runs(data: Path) -> None
 
     async def sign_and_look(rotate: str) -> tuple[bool, bool]:
         """Whether a token and a direct URL outlive a command typed meanwhile."""
-        catalog = open_catalog("", data / "registry.db")
+        catalog = BACKENDS.catalog(data)
         tokens = Tokens(catalog, Settings.load({}).credentials, lambda: now[0])
         keys = SigningKeys(catalog, lambda: now[0])
         token = (await tokens.issue(Subject(), (), "here")).token
@@ -133,7 +133,7 @@ def test_a_node_code_and_a_link_work_in_a_running_server(data: Path) -> None:
     code = run("key code ci").stdout.strip()
 
     async def server() -> str:
-        catalog = open_catalog("", data / "registry.db")
+        catalog = BACKENDS.catalog(data)
         accounts = Accounts(catalog, Settings.load({}), time.time_ns, cheap_passwords())
         await accounts.enrol_node(code, key_blob(1))
         link = await accounts.begin_enrolment(key_blob(2), "laptop")

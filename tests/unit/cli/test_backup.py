@@ -32,15 +32,17 @@ def places(
     """Where the library is, and where it is to be restored."""
     with ExitStack() as stack:
         made = []
-        for number, kind in enumerate(getattr(request, "param", ("sqlite", "sqlite"))):
-            url, storage = "", None
+        for number, kind in enumerate(getattr(request, "param", ("", ""))):
+            url: str | None
+            storage: dict[str, str] | None
+            url, storage = ("", {}) if kind else (None, None)
             if "postgres" in kind:
                 server: PostgresServer = request.getfixturevalue("postgres")
                 url = stack.enter_context(server.database())
             if "s3" in kind:
                 store: S3Server = request.getfixturevalue("s3")
                 storage = store.environ()
-            made.append(Place(tmp_path / f"data{number}", url, monkeypatch, storage))
+            made.append(Place(tmp_path / f"data{number}", monkeypatch, url, storage))
         yield made[0], made[1]
 
 
@@ -313,7 +315,7 @@ def test_a_wiped_bucket_is_filled_again(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same bucket and the same database, both emptied: the keys are others, the models not."""
-    place = Place(tmp_path / "data", "", monkeypatch, s3.environ())
+    place = Place(tmp_path / "data", monkeypatch, storage=s3.environ())
     place.fill()
     before = place.models()
     assert place.run(f"backup {tmp_path / 'saved'} --with-blobs").exit_code == 0

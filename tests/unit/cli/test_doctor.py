@@ -23,7 +23,7 @@ from tests.support.s3 import S3Server
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    place = Place(tmp_path / "data", "", monkeypatch)
+    place = Place(tmp_path / "data", monkeypatch)
     place.fill()
     return place
 
@@ -53,7 +53,7 @@ def test_postgres_is_looked_at_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres: PostgresServer
 ) -> None:
     with postgres.database() as url:
-        place = Place(tmp_path / "data", url, monkeypatch)
+        place = Place(tmp_path / "data", monkeypatch, url)
         place.fill()
         findings = found(place, "--deep")
         assert findings["problem"] == []
@@ -216,7 +216,7 @@ def test_what_cannot_be_made_anew_is_named(place: Place) -> None:
 def test_a_lost_database_is_made_anew_from_an_object_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server
 ) -> None:
-    place = Place(tmp_path / "data", "", monkeypatch, s3.environ())
+    place = Place(tmp_path / "data", monkeypatch, storage=s3.environ())
     place.fill()
     before = place.models()
     assert found(place, "--deep")["problem"] == []

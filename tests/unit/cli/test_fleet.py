@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from registry.adapters.catalog_sql import open_catalog
 from registry.ports.fleet import HOUR_NS, Replica, Usage
 from tests.support.api import Answer, serving
+from tests.support.backends import BACKENDS
 from tests.support.catalog_rows import put_model
 from tests.unit.cli.test_admin import data, listed, run
 
@@ -24,7 +24,7 @@ def library(data: Path) -> None:
 
 
 async def _fill(data: Path) -> None:
-    catalog = open_catalog("", data / "registry.db")
+    catalog = BACKENDS.catalog(data)
     hour = time.time_ns() // HOUR_NS * HOUR_NS
     rows = [
         Usage(hour, "ann", "m:1", "gpu", 1, 10, 20, 1500),
@@ -60,7 +60,7 @@ def test_what_running_servers_see_of_workers_is_listed_too(data: Path) -> None:
                 "drained": False, "running": models}  # fmt: skip
 
     async def see() -> None:
-        catalog = open_catalog("", data / "registry.db")
+        catalog = BACKENDS.catalog(data)
         for id_, states in (
             ("a", [state("local", running="m:1"), state("far", reachable=False)]),
             ("b", [state("local", running="n:1"), state("gone", reachable=False)]),

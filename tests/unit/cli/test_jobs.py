@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters.catalog_sql import open_catalog
 from registry.ports.jobs import Asker, Job
+from tests.support.backends import BACKENDS
 from tests.unit.cli.test_admin import data, listed, run
 
 __all__ = ["data"]
@@ -30,7 +30,7 @@ OVER = replace(JOB, id="1" * 16, state="done", finished_at=9)
 
 def put(data: Path, *jobs: Job) -> None:
     async def fill() -> None:
-        catalog = open_catalog("", data / "registry.db")
+        catalog = BACKENDS.catalog(data)
         for job in jobs:
             await catalog.write(lambda tx, j=job: tx.put_job(j))  # type: ignore[misc]
         await catalog.write(lambda tx: tx.put_asker(Asker(jobs[0].id, "h", "p", "ann")))

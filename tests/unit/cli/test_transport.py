@@ -27,14 +27,14 @@ OTHER = "manifests/registry.ollama.ai/team/Other/Q4"
 
 @pytest.fixture
 def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    place = Place(tmp_path / "old", "", monkeypatch)
+    place = Place(tmp_path / "old", monkeypatch)
     place.fill()
     return place
 
 
 @pytest.fixture
 def new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    return Place(tmp_path / "new", "", monkeypatch)
+    return Place(tmp_path / "new", monkeypatch)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -463,7 +463,7 @@ def test_what_is_imported_is_held_until_its_model_is_there(old: Place, new: Plac
 def test_object_stores_are_imported_into_and_exported_from(
     old: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server
 ) -> None:
-    place = Place(tmp_path / "s3", "", monkeypatch, s3.environ())
+    place = Place(tmp_path / "s3", monkeypatch, storage=s3.environ())
     folder = folder_of(old, tmp_path)
     refused = place.run(f"import {folder} --mode link")
     assert (refused.exit_code, "cannot share" in refused.stderr) == (1, True)
@@ -475,6 +475,6 @@ def test_object_stores_are_imported_into_and_exported_from(
         assert done.exit_code == 0, done.stderr
     assert (tmp_path / "s3.tar").read_bytes() == (tmp_path / "old.tar").read_bytes()
     _flip(folder)
-    other = Place(tmp_path / "other", "", monkeypatch, s3.environ())
+    other = Place(tmp_path / "other", monkeypatch, storage=s3.environ())
     assert other.run(f"import {folder}").exit_code == 1
     assert other.models() == {}

@@ -9,9 +9,9 @@ import pytest
 
 from registry.app import application, build, prepare
 from registry.core.digest import Digest
-from registry.settings import Settings
 from tests.support.accounts import PASSWORD
 from tests.support.asgi import Caller
+from tests.support.backends import BACKENDS
 from tests.support.site import site
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +31,7 @@ class Place:
     """The whole application, with one blob."""
 
     def __init__(self, folder: Path, **given: Any) -> None:
-        settings = Settings.load({}, data=folder, log_level="error", **given)
+        settings = BACKENDS.settings(folder, log_level="error", **given)
         prepare(settings)
         self.services = build(settings)
         self.ask = Caller(application(self.services), {})

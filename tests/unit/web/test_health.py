@@ -9,14 +9,14 @@ import pytest
 
 from registry.app import add_local_worker, application, build, prepare
 from registry.services import Services
-from registry.settings import Settings
 from tests.support.asgi import Caller
+from tests.support.backends import BACKENDS
 
 pytestmark = pytest.mark.anyio
 
 
 def services(folder: Path, **worker: Any) -> Services:
-    settings = Settings.load({}, data=folder)
+    settings = BACKENDS.settings(folder)
     changed = settings.worker.model_copy(update=worker)
     settings = settings.model_copy(update={"worker": changed})
     prepare(settings)

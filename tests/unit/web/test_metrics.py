@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from registry.app import application, build, prepare
 from registry.services import Services
-from registry.settings import Settings
 from tests.support.asgi import Caller
+from tests.support.backends import BACKENDS
 from tests.support.catalog_rows import put_blob
 
 pytestmark = pytest.mark.anyio
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def made(tmp_path: Path) -> AsyncIterator[Services]:
-    settings = Settings.load({}, data=tmp_path / "data")
+    settings = BACKENDS.settings(tmp_path / "data")
     prepare(settings)
     services = build(settings)
     yield services

@@ -10,11 +10,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from registry.adapters import migrate
-from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.ports.catalog import Catalog
 from registry.services.access.tokens import MAX_TOKEN, Access, Subject, TokenInvalid, Tokens
 from registry.settings import Credentials
+from tests.support.backends import BACKENDS
 
 pytestmark = pytest.mark.anyio
 
@@ -28,9 +27,8 @@ PULL = (Access("repository", "team/llama", ("pull",)),)
 class Place:
     """A catalog, and replicas with one clock."""
 
-    def __init__(self, file: Path) -> None:
-        migrate.upgrade(resolve("", file))
-        self.catalog: Catalog = open_catalog("", file)
+    def __init__(self, folder: Path) -> None:
+        self.catalog: Catalog = BACKENDS.catalog(folder)
         self.now = 1_760_000_000 * NS
 
     def replica(self, behind_s: int = 0, **lives: int) -> Tokens:
@@ -39,7 +37,7 @@ class Place:
 
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
-    made = Place(tmp_path / "registry.db")
+    made = Place(tmp_path)
     yield made
     await made.catalog.close()
 

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters import migrate
-from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.core.errors import Conflict, ModelUnknown, NotFound, RegistryError, RequestInvalid
 from registry.core.names import ModelName
 from registry.core.placement import Placement
@@ -19,6 +17,7 @@ from registry.services.inference.fleet import Fleet
 from registry.services.inference.muster import Muster
 from registry.services.inference.routing import Router
 from registry.services.inference.worker_keys import WorkerKeys
+from tests.support.backends import BACKENDS
 from tests.support.catalog_rows import put_model
 from tests.support.fake_worker import FakeWorker, spec_of
 
@@ -29,9 +28,7 @@ TINY = ModelName.parse("library/tiny")
 
 @pytest.fixture
 async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
-    file = tmp_path / "registry.db"
-    migrate.upgrade(resolve("", file))
-    catalog = open_catalog("", file)
+    catalog = BACKENDS.catalog(tmp_path)
     await catalog.write(lambda tx: put_model(tx, "library/tiny", "latest", "tiny"))
     yield catalog
     await catalog.close()

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters import migrate
-from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.core.errors import Unavailable
 from registry.core.names import ModelName
 from registry.ports.catalog import Catalog
 from registry.ports.fleet import HOUR_NS, Usage
 from registry.services.inference.metering import Use
 from registry.services.inference.usage import Ledger, summed
+from tests.support.backends import BACKENDS
 
 pytestmark = pytest.mark.anyio
 TINY = ModelName.parse("tiny")
@@ -20,9 +19,7 @@ TINY = ModelName.parse("tiny")
 
 @pytest.fixture
 async def catalog(tmp_path: Path) -> AsyncIterator[Catalog]:
-    file = tmp_path / "registry.db"
-    migrate.upgrade(resolve("", file))
-    catalog = open_catalog("", file)
+    catalog = BACKENDS.catalog(tmp_path)
     yield catalog
     await catalog.close()
 

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from registry.adapters import migrate
-from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.core.digest import Digest
 from registry.core.errors import (
     Conflict,
@@ -27,6 +25,7 @@ from registry.services.sharing import efforts
 from registry.services.sharing.efforts import Asking, Effort, Pace, Progress, What
 from registry.services.sharing.job_desk import JobDesk
 from registry.services.sharing.sharing import Share, Sharing
+from tests.support.backends import BACKENDS
 
 pytestmark = pytest.mark.anyio
 
@@ -78,8 +77,7 @@ class Process:
 
 @asynccontextmanager
 async def process(folder: Path) -> AsyncIterator[Process]:
-    migrate.upgrade(resolve("", folder / "registry.db"))
-    catalog = open_catalog("", folder / "registry.db")
+    catalog = BACKENDS.catalog(folder)
     made = Process(catalog)
     try:
         yield made
