@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from importlib import import_module
@@ -113,10 +112,11 @@ Backing = tuple[Catalog, BlobStore, ModelsFolder, Direct | None]
 
 
 def build(
-    settings: Settings, clock: Callable[[], int] = time.time_ns, on: Backing | None = None
+    settings: Settings, clock: Callable[[], int] | None = None, on: Backing | None = None
 ) -> Services:
     """Make the adapters and services of a settings; the schema must be up to date."""
     catalog, store, folder, direct = on or backing(settings, clock)
+    clock = clock or catalog.now
     retention = settings.retention
     housekeeping = Housekeeping(catalog, store, folder, retention, clock)
     blobs = Blobs(catalog, store, Lives(retention.grace_s * _NS, retention.lease_s * _NS), clock)
@@ -152,7 +152,7 @@ def build(
         listing=Listing(catalog, rfc3339, partial(ScratchFile, Path(settings.data))),
         create=Create(manifests, models, conversions, pull.run),
         pull=pull,
-        push=Push(catalog, store, upstreams, settings),
+        push=Push(catalog, store, upstreams, settings, clock),
         sharing=sharing,
         job_desk=JobDesk(sharing),
         inference=inference,
@@ -214,12 +214,14 @@ def _workshop(settings: Settings) -> TensorWorkshop:
     return Quantizer(Program.find(wanted.quantizer, settings.data, threads, memory), own)
 
 
-def backing(settings: Settings, clock: Callable[[], int]) -> Backing:
-    """The database and the store that a settings names."""
+def backing(settings: Settings, clock: Callable[[], int] | None = None) -> Backing:
+    """The database and the store that a settings names; the clock is the database's by default."""
     catalog = open_catalog(settings.database_url, settings.sqlite_path, settings.database)
     if not settings.storage_url:
         return catalog, FileBlobStore(settings.data), FolderOnDisk(settings.data), None
-    found: tuple[BlobStore, ModelsFolder, Direct] = import_module(_S3).open_storage(settings, clock)
+    found: tuple[BlobStore, ModelsFolder, Direct] = import_module(_S3).open_storage(
+        settings, clock or catalog.now
+    )
     return catalog, *found
 
 
@@ -272,6 +274,7 @@ def application(services: Services) -> ASGIApp:
     app.router.redirect_slashes = False
     app.state.services = services
     app.state.auth = Auth(services)
+    app.state.readiness = health.Readiness(services)
     hot = Hot(app, services.catalog.version, _proof(app) if services.settings.auth else None)
     settings = services.settings
     hosted = BlobHost(hot, settings) if settings.blob_base_url else hot
@@ -397,6 +400,6 @@ async def _setup_code(settings: Settings) -> str | None:
     catalog = open_catalog(settings.database_url, settings.sqlite_path, settings.database)
     try:
         await check_place(catalog, in_folder=not settings.storage_url)
-        return await Accounts(catalog, settings, time.time_ns).ensure_setup_code()
+        return await Accounts(catalog, settings, catalog.now).ensure_setup_code()
     finally:
         await catalog.close()

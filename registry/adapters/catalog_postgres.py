@@ -26,6 +26,7 @@ from registry.adapters.catalog_transaction import SqlReader
 from registry.adapters.group_commit import CLOSED, Writer
 from registry.adapters.postgres import DIALECT, PostgresDatabase, connect, translated
 from registry.adapters.postgres_bell import Bell
+from registry.adapters.postgres_clock import ServerClock
 from registry.adapters.statements import Session
 from registry.core.errors import Unavailable
 from registry.ports.catalog import Reader, Transaction
@@ -49,7 +50,6 @@ class PostgresCatalog:
         self,
         url: URL,
         busy_s: float = _BUSY_S,
-        clock: Callable[[], int] = time.time_ns,
         readers: int = READERS,
         statement_s: float = STATEMENT_S,
     ) -> None:
@@ -59,14 +59,14 @@ class PostgresCatalog:
             Unavailable: nobody answers there, or we are not let in.
         """
         self._url = url
-        self._clock = clock
+        self._clock = ServerClock()
         self._statement_s = statement_s
         self._lock = threading.Lock()
         self._local = threading.local()
         self._open: list[Connection] = []
         self._closed = False
         try:
-            self._writer = Writer(PostgresDatabase(url, busy_s, clock, statement_s))
+            self._writer = Writer(PostgresDatabase(url, busy_s, self._clock, statement_s))
             self._versions = _Versions(url)
         except psycopg.Error as error:
             raise translated(error) from error
@@ -92,6 +92,10 @@ class PostgresCatalog:
         if self._closed:
             raise Unavailable(CLOSED)
         return self._versions.now()
+
+    def now(self) -> int:
+        """See `Catalog`."""
+        return self._clock.now()
 
     async def job_change(self, timeout_s: float) -> None:
         """See `Catalog`."""
@@ -134,7 +138,7 @@ class PostgresCatalog:
                 self._open.remove(mine[0])
             self._open.append(connection)
         session = Session(connection.cursor(), DIALECT)
-        self._local.mine = connection, SqlReader(session, self._clock)
+        self._local.mine = connection, SqlReader(session, self._clock.now)
         made: tuple[Connection, SqlReader] = self._local.mine
         return made
 
@@ -169,7 +173,7 @@ class _Versions:
     def __init__(self, url: URL) -> None:
         self._url = url
         self._lock = threading.Lock()
-        self._connection: Connection | None = connect(url, _READ_BUSY_S, _READ_BUSY_S)
+        self._connection: Connection | None = connect(url, _READ_BUSY_S)
         self._connecting: threading.Thread | None = None
         self._next_try = 0.0
 
@@ -210,7 +214,7 @@ class _Versions:
 
     def _try(self) -> None:
         with contextlib.suppress(psycopg.Error):
-            connection = connect(self._url, _READ_BUSY_S, _READ_BUSY_S)
+            connection = connect(self._url, _READ_BUSY_S)
             with self._lock:
                 if self._next_try == float("inf"):
                     connection.close()

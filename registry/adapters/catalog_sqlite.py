@@ -84,6 +84,10 @@ class SqliteCatalog:
                 raise translated(error) from error
         return self._first_version + int(row[0])
 
+    def now(self) -> int:
+        """See `Catalog`. All processes are on one machine."""
+        return self._clock()
+
     async def job_change(self, timeout_s: float) -> None:
         """See `Catalog`. Nobody tells: any change of the database may be one of a job."""
         seen = self.version()

@@ -9,17 +9,15 @@ Source: PostgreSQL 15 documentation 9.27 (advisory locks, `pg_xact_status`), 20.
 
 import contextlib
 import time
-from collections.abc import Callable
 from typing import Final
 
 import psycopg
 from psycopg import Connection, errors
-from psycopg.abc import RV, PQGen
 from psycopg.conninfo import make_conninfo
-from psycopg.pq import TransactionStatus
 from sqlalchemy.engine import URL, Dialect
 
 from registry.adapters.catalog_transaction import SqlTransaction
+from registry.adapters.postgres_clock import ServerClock
 from registry.adapters.statements import Session
 from registry.core.errors import Conflict, RegistryError, StorageFull, Unavailable
 from registry.ports.catalog import Transaction
@@ -39,26 +37,6 @@ _IDLE_MS: Final = (
     60_000  # a replica that froze in a transaction does not hold the others up for ever
 )
 _PAUSE_S: Final = 0.1
-_MARGIN_S: Final = 10.0
-
-
-class Patient(Connection):
-    """A connection on which nobody waits for ever for an answer.
-
-    A server whose machine hangs, or that is stopped, keeps no limit of its own, and its kernel may
-    go on saying that the connection lives.
-    """
-
-    answer_s: float | None = _MARGIN_S
-
-    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """See psycopg. What has had no answer in `answer_s` breaks the connection."""
-        try:
-            return super().wait(gen, interval, self.answer_s if timeout is None else timeout)
-        except psycopg.OperationalError:
-            if timeout is None and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-                self.close()
-            raise
 
 
 def connect(url: URL, lock_s: float, statement_s: float = 0) -> Connection:
@@ -75,9 +53,7 @@ def connect(url: URL, lock_s: float, statement_s: float = 0) -> Connection:
     native = url.set(drivername="postgresql").render_as_string(hide_password=False)
     given = {key for key in _PARAMETERS if key in url.query}
     rest = {key: value for key, value in _PARAMETERS.items() if key not in given}
-    connection = Patient.connect(make_conninfo(native, **rest), autocommit=True)
-    # the server's own limit comes first
-    connection.answer_s = statement_s + _MARGIN_S if statement_s else None
+    connection = psycopg.connect(make_conninfo(native, **rest), autocommit=True)
     connection.prepare_threshold = 2
     with connection.cursor() as cursor:
         cursor.execute(f"SET lock_timeout = {int(lock_s * 1000)}".encode())
@@ -108,9 +84,7 @@ class PostgresDatabase:
 
     Error: type[Exception] = psycopg.Error
 
-    def __init__(
-        self, url: URL, busy_s: float, clock: Callable[[], int], statement_s: float = 0
-    ) -> None:
+    def __init__(self, url: URL, busy_s: float, clock: ServerClock, statement_s: float = 0) -> None:
         self._url = url
         self._busy_s = busy_s
         self._statement_s = statement_s
@@ -122,7 +96,8 @@ class PostgresDatabase:
         cursor = self._connection.cursor()
         self._run = cursor.execute
         self._cursor = cursor
-        self._transaction = SqlTransaction(Session(cursor, DIALECT), self._clock)
+        self._transaction = SqlTransaction(Session(cursor, DIALECT), self._clock.now)
+        self._clock.look(cursor)
 
     @property
     def transaction(self) -> Transaction:
@@ -146,6 +121,7 @@ class PostgresDatabase:
     def _begin(self) -> None:
         if self._connection.closed:
             self._open()
+        self._clock.look(self._cursor)
         self._run("BEGIN")
         self._run("SELECT pg_advisory_xact_lock(%s)", (WRITERS,))
 

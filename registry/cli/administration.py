@@ -79,8 +79,8 @@ async def _run(
     settings: Settings, work: Callable[[Administration], Awaitable[T]], deed: Deed | None
 ) -> T:
     catalog = open_catalog(settings.database_url, settings.sqlite_path, settings.database)
-    accounts = Accounts(catalog, settings, time.time_ns)
-    audit = Audit(catalog, settings.retention, time.time_ns)
+    accounts = Accounts(catalog, settings, catalog.now)
+    audit = Audit(catalog, settings.retention, catalog.now)
     try:
         with recorded(audit, deed):
             return await work(
@@ -88,13 +88,13 @@ async def _run(
                     settings,
                     accounts,
                     audit,
-                    Tokens(catalog, settings.credentials, time.time_ns),
-                    SigningKeys(catalog, time.time_ns),
-                    WorkerKeys(catalog, time.time_ns),
-                    Fleet(catalog, time.time_ns),
-                    Ledger(catalog, time.time_ns),
+                    Tokens(catalog, settings.credentials, catalog.now),
+                    SigningKeys(catalog, catalog.now),
+                    WorkerKeys(catalog, catalog.now),
+                    Fleet(catalog, catalog.now),
+                    Ledger(catalog, catalog.now),
                     JobDesk(Sharing(catalog)),
-                    time.time_ns,
+                    catalog.now,
                 )
             )
     finally:

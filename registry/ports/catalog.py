@@ -396,6 +396,12 @@ class Catalog(Protocol):
     def version(self) -> int:
         """A number that differs after any committed write of any process; microseconds to get."""
 
+    def now(self) -> int:
+        """The time by a clock that all processes of this database have in common, in nanoseconds.
+
+        Moments that are kept for others (until when a blob is spared, a token good) are by it.
+        """
+
     async def job_change(self, timeout_s: float) -> None:
         """Wait until a job may have changed, or for so long. Changes may be missed: look anyway."""
 

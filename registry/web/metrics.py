@@ -26,7 +26,7 @@ from registry.ports.catalog import Reader
 from registry.services import Services
 from registry.web import auth
 from registry.web.answers import bytes_response
-from registry.web.health import parts
+from registry.web.health import Readiness
 from registry.web.resources import resource
 
 _SUSPECTS = 1_000
@@ -41,17 +41,17 @@ async def metrics(request: Request) -> Response:
         if not caller.is_admin:
             raise Denied("only an administrator can read the metrics")
     services: Services = request.app.state.services
-    library = await _library(services)
+    library = await _library(services, request.app.state.readiness)
     text = generate_latest(services.router.meter.registry) + generate_latest(library)
     return bytes_response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
-async def _library(services: Services) -> CollectorRegistry:
+async def _library(services: Services, readiness: Readiness) -> CollectorRegistry:
     """The figures of the moment. While the database is away, that it is, and little else."""
     found = CollectorRegistry()
     ProcessCollector(registry=found)
     ready = Gauge("registry_ready", "1: this part works", ["part"], registry=found)
-    for name, text in (await parts(services)).items():
+    for name, text in (await readiness.parts()).items():
         ready.labels(name).set(text == "ok")
     disk = shutil.disk_usage(services.settings.data)
     for name, help_text, value in (

@@ -187,3 +187,14 @@ async def _version_again(catalog: Catalog) -> None:
         else:
             return
     raise AssertionError("the version stays away")
+
+
+class TestTime:
+    async def test_it_is_the_servers_whatever_this_machine_says(
+        self, catalog: Catalog, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(time, "time_ns", lambda: 0)
+        monkeypatch.setattr(time, "time", lambda: 0.0)
+        with psycopg.connect(url) as admin:
+            ((now,),) = admin.execute("SELECT extract(epoch FROM clock_timestamp())").fetchall()
+        assert abs(catalog.now() - int(now * 10**9)) < 5 * 10**9

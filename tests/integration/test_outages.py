@@ -93,8 +93,8 @@ class Outages:
             stack.enter_context(trouble(self.site))
             with looked_at(self.site, crowd.tally):
                 time.sleep(dice.uniform(0.3, 1.0) * min(SECONDS, LONGEST_S))
-            healed = time.monotonic()
-        crowd.tally.recovered_s = max(crowd.tally.recovered_s, _recovered(crowd, healed))
+            crowd.heal()
+        crowd.tally.recovered_s = max(crowd.tally.recovered_s, crowd.recovery(2 * RECOVERY_S))
         for server in self.site.servers:
             _wait_ready(server.url)
         crowd.rest()
@@ -114,12 +114,6 @@ class Outages:
                 f"{tally.recovered_s:.1f} | {tally.slowest_s:.1f} | "
                 f"{tally.look_s:.1f}, unready {tally.unready} of {tally.live} |"
             )
-
-
-def _recovered(crowd: Crowd, healed: float) -> float:
-    while crowd.acknowledged_at < healed and time.monotonic() < healed + 2 * RECOVERY_S:
-        time.sleep(0.02)
-    return time.monotonic() - healed
 
 
 def _wait_ready(url: str) -> None:

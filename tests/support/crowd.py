@@ -73,7 +73,8 @@ class Crowd:
         self.ports = list(ports)
         self.tally = Tally()
         self.wrong: list[str] = []
-        self.acknowledged_at = 0.0
+        self.healed_at: float | None = None
+        self.recovered_at: float | None = None
         self.lock = threading.Lock()
         self._going = threading.Event()
         self._over = False
@@ -123,7 +124,20 @@ class Crowd:
         """Count a push that was answered well."""
         with self.lock:
             self.tally.acknowledged += 1
-            self.acknowledged_at = time.monotonic()
+            if self.healed_at is not None and self.recovered_at is None:
+                self.recovered_at = time.monotonic()
+
+    def heal(self) -> None:
+        """The trouble is over: the next success is the recovery."""
+        with self.lock:
+            self.healed_at, self.recovered_at = time.monotonic(), None
+
+    def recovery(self, patience_s: float) -> float:
+        """How long it took, once it is there."""
+        assert self.healed_at is not None
+        while self.recovered_at is None and time.monotonic() < self.healed_at + patience_s:
+            time.sleep(0.02)
+        return (self.recovered_at or time.monotonic()) - self.healed_at
 
     def check(self) -> None:
         """Read everything acknowledged, whole; only while they rest, and nothing is in trouble."""

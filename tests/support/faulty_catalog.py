@@ -32,6 +32,10 @@ class FaultyCatalog:
         """See `Catalog`."""
         return self._faults.run_here("catalog.version", self._real.version, of_database)
 
+    def now(self) -> int:
+        """See `Catalog`."""
+        return self._real.now()
+
     async def job_change(self, timeout_s: float) -> None:
         """See `Catalog`: it may miss changes anyway."""
         await self._real.job_change(timeout_s)

@@ -1,14 +1,18 @@
 """Whether the server is ready, part by part, and what it says of running models."""
 
+import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from registry.app import add_local_worker, application, build, prepare
 from registry.services import Services
+from registry.web.health import Readiness
 from tests.support.asgi import Caller
 from tests.support.backends import BACKENDS
 
@@ -68,3 +72,28 @@ async def test_a_server_with_the_engine_runs_models(folder: Path) -> None:
     facts = worker.facts()
     assert (facts.engine, facts.has_all, facts.loaded) == ("xllamacpp", True, ())
     assert (await parts(made))[1]["inference"] == "ok"
+
+
+@dataclass
+class Part:
+    """Something that hangs until it is let go."""
+
+    asked: int = 0
+    free: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def check(self) -> None:
+        self.asked += 1
+        await self.free.wait()
+
+
+async def test_a_part_that_hangs_is_told_in_time_and_asked_once() -> None:
+    database, store = Part(), Part()
+    store.free.set()
+    bundle = cast(Services, SimpleNamespace(catalog=database, store=store))
+    readiness = Readiness(bundle, patience_s=0.01)
+    for _ in range(3):
+        found = await readiness.parts()
+        assert found == {"database": "no answer in 0.01 s", "store": "ok"}
+    assert (database.asked, store.asked) == (1, 3)
+    database.free.set()
+    assert await readiness.parts() == {"database": "ok", "store": "ok"}
