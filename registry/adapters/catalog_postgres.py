@@ -173,7 +173,7 @@ class _Versions:
     def __init__(self, url: URL) -> None:
         self._url = url
         self._lock = threading.Lock()
-        self._connection: Connection | None = connect(url, _READ_BUSY_S)
+        self._connection: Connection | None = connect(url, _READ_BUSY_S, _READ_BUSY_S)
         self._connecting: threading.Thread | None = None
         self._next_try = 0.0
 
@@ -214,7 +214,7 @@ class _Versions:
 
     def _try(self) -> None:
         with contextlib.suppress(psycopg.Error):
-            connection = connect(self._url, _READ_BUSY_S)
+            connection = connect(self._url, _READ_BUSY_S, _READ_BUSY_S)
             with self._lock:
                 if self._next_try == float("inf"):
                     connection.close()

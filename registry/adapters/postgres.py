@@ -13,7 +13,9 @@ from typing import Final
 
 import psycopg
 from psycopg import Connection, errors
+from psycopg.abc import RV, PQGen
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import TransactionStatus
 from sqlalchemy.engine import URL, Dialect
 
 from registry.adapters.catalog_transaction import SqlTransaction
@@ -37,6 +39,26 @@ _IDLE_MS: Final = (
     60_000  # a replica that froze in a transaction does not hold the others up for ever
 )
 _PAUSE_S: Final = 0.1
+_MARGIN_S: Final = 10.0
+
+
+class Patient(Connection):
+    """A connection on which nobody waits for ever for an answer.
+
+    A server whose machine hangs, or that is stopped, keeps no limit of its own, and its kernel may
+    go on saying that the connection lives.
+    """
+
+    answer_s: float | None = _MARGIN_S
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """See psycopg. What has had no answer in `answer_s` breaks the connection."""
+        try:
+            return super().wait(gen, interval, self.answer_s if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if timeout is None and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.close()
+            raise
 
 
 def connect(url: URL, lock_s: float, statement_s: float = 0) -> Connection:
@@ -53,7 +75,9 @@ def connect(url: URL, lock_s: float, statement_s: float = 0) -> Connection:
     native = url.set(drivername="postgresql").render_as_string(hide_password=False)
     given = {key for key in _PARAMETERS if key in url.query}
     rest = {key: value for key, value in _PARAMETERS.items() if key not in given}
-    connection = psycopg.connect(make_conninfo(native, **rest), autocommit=True)
+    connection = Patient.connect(make_conninfo(native, **rest), autocommit=True)
+    # the server's own limit comes first
+    connection.answer_s = statement_s + _MARGIN_S if statement_s else None
     connection.prepare_threshold = 2
     with connection.cursor() as cursor:
         cursor.execute(f"SET lock_timeout = {int(lock_s * 1000)}".encode())

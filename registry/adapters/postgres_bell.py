@@ -18,6 +18,7 @@ from registry.adapters.catalog_jobs import JOB_CHANNEL
 from registry.adapters.postgres import connect
 
 _PAUSE_S = 1.0
+_ANSWER_S = 10.0
 _LOOK_S = 0.5
 """So often the thread looks whether it is to end."""
 
@@ -64,7 +65,7 @@ class Bell:
                 time.sleep(_PAUSE_S)
 
     def _listen(self) -> None:
-        with contextlib.closing(connect(self._url, _PAUSE_S)) as connection:
+        with contextlib.closing(connect(self._url, _PAUSE_S, _ANSWER_S)) as connection:
             connection.execute(f"LISTEN {JOB_CHANNEL}".encode())
             self._ring()  # what was told while nobody listened is lost
             while not self._closed:

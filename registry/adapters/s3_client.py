@@ -38,6 +38,7 @@ _CONNECT_S = 5.0
 _READ_S = 60.0  # without a byte
 _CONNECTIONS = 128
 _TRIES = 6
+_PATIENCE_S = 60.0  # after which nothing is tried again: a silent store takes `_READ_S` each time
 _PAUSE_S = 0.2
 _LONGEST_S = 5.0
 _GONE = {"NoSuchKey", "NoSuchUpload", "NotFound", "404", "InvalidRange"}
@@ -155,14 +156,15 @@ class S3Bucket:
 
     def tried(self, step: Callable[[], T]) -> T:
         """Do a step that talks to the store; see `call`."""
-        failures = 0
+        failures, until_s = 0, time.monotonic() + _PATIENCE_S
         while True:
             try:
                 return step()
             except (ClientError, BotoCoreError) as error:
                 found = translated(error)
                 failures += 1
-                if not isinstance(found, Unavailable) or failures >= self._tries:
+                is_over = failures >= self._tries or time.monotonic() >= until_s
+                if is_over or not isinstance(found, Unavailable):
                     raise found from error
             longest = min(_PAUSE_S * (1 << failures), _LONGEST_S)
             time.sleep(random.random() * longest)  # noqa: S311
