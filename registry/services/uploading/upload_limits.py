@@ -1,5 +1,6 @@
 """What uploads may take, and how many this process has begun."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,6 +55,7 @@ class OpenSessions:
         self._limit = limit
         self._until: dict[str, int] = {}
         self._looked_at = 0
+        self._looking = asyncio.Lock()
 
     async def check_room(self, catalog: Catalog, now: int) -> None:
         """Raise `Unavailable` if there is room for no more.
@@ -63,14 +65,19 @@ class OpenSessions:
         """
         if len(self._until) < self._limit:
             return
+        async with self._looking:  # who comes meanwhile waits for what the rows say
+            await self._look(catalog, now)
+        if len(self._until) >= self._limit:
+            raise Unavailable("too many uploads are open", retry_after_s=60)
+
+    async def _look(self, catalog: Catalog, now: int) -> None:
+        """Forget those that are over."""
         self._until = {session: until for session, until in self._until.items() if until > now}
         if len(self._until) >= self._limit and now - self._looked_at > _LOOK_NS:
             self._looked_at = now
             known = list(self._until)
             for session in await catalog.scan(lambda tx: _ended(tx, known)):
                 self._until.pop(session, None)
-        if len(self._until) >= self._limit:
-            raise Unavailable("too many uploads are open", retry_after_s=60)
 
     def note(self, upload: Upload) -> None:
         """A session was begun, or goes on."""

@@ -19,7 +19,7 @@ from registry.core.errors import (
 )
 from registry.core.names import RepositoryName
 from registry.services.uploading.upload_turns import LiveSessions
-from registry.services.uploading.uploads import NS, Chunk, UploadLimits
+from registry.services.uploading.uploads import NS, Chunk, UploadLimits, Uploads
 from tests.support.world import DATA, DIGEST, NAME, OTHER, Broken, Bytes, Slow, World
 
 pytestmark = pytest.mark.anyio
@@ -267,6 +267,17 @@ async def test_the_number_of_open_sessions_is_bounded(world: World) -> None:
         await world.begin()
     world.now += 90_000 * NS
     await world.begin()
+
+
+async def test_sessions_that_ended_at_another_replica_are_not_open_for_anybody_at_once(
+    world: World,
+) -> None:
+    await world.restart(UploadLimits(sessions=2))
+    other = Uploads(world.blobs)
+    for session in (await world.begin(), await world.begin()):
+        await other.cancel(NAME, session)
+    await asyncio.gather(world.begin(), world.begin())
+    await other.close()
 
 
 async def test_a_blob_over_the_limit_is_refused(world: World) -> None:
