@@ -23,6 +23,7 @@ from registry.ports.folder import RecordFile, TagFile
 
 _DEPTH = 4  # host, namespace, model, tag
 _RECORD_DEPTH = 2  # repository, tag or manifest
+_TRIES = 16
 _MAX_BYTES = 4 << 20
 _MAX_RECORD = 8 << 20  # a manifest, and what it names by sha512
 
@@ -46,9 +47,18 @@ class FolderOnDisk:
                 if change.body is None:
                     self._remove(path)
                 else:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    part = self._incoming / f"manifest-{secrets.token_hex(16)}"
-                    write_whole(path, change.body, part)
+                    self._write(path, change.body)
+
+    def _write(self, path: Path, body: bytes) -> None:
+        for rest in reversed(range(_TRIES)):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, body, self._incoming / f"manifest-{secrets.token_hex(16)}")
+            except FileNotFoundError:  # another process removed the last tag beside it, and folders
+                if not rest:
+                    raise
+            else:
+                return
 
     def sync(self, changes: Sequence[FolderChange]) -> None:
         """See `ModelsFolder.sync`: the files, then each folder above them once."""

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from registry.adapters import models_folder
+from registry.adapters.fs_small import write_whole
 from registry.adapters.models_folder import FolderOnDisk
 from registry.core.errors import OperationFailed
 from registry.core.names import ModelName
@@ -45,6 +47,24 @@ def test_the_last_tag_takes_its_folders_along(data: Path) -> None:
     assert files(data) == {"registry.ollama.ai/t/b/v2": b"2"}
     folder.apply([change("t/b:v2", None), change("t/b:v2", None)])
     assert list((data / "manifests").iterdir()) == []
+
+
+def test_a_folder_that_another_process_removes_meanwhile_is_made_again(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = FolderOnDisk(data), FolderOnDisk(data)
+    here.apply([change("t/b:v1", b"1")])
+    due = [change("t/b:v1", None)]
+
+    def late(path: Path, body: bytes, part: Path) -> None:
+        while due:
+            there.apply([due.pop()])
+        write_whole(path, body, part)
+
+    monkeypatch.setattr(models_folder, "write_whole", late)
+    here.apply([change("t/b:v2", b"2")])
+    assert files(data) == {"registry.ollama.ai/t/b/v2": b"2"}
+    assert list((data / "incoming").iterdir()) == []
 
 
 def test_names_that_ollama_cannot_have_are_left_out(data: Path) -> None:
