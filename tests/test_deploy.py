@@ -4,67 +4,22 @@ Where a program that reads them is installed (nginx, caddy, systemd, helm, docke
 to accept them. `tests/integration/test_proxies.py` and `test_replicas.py` run the proxies.
 """
 
-import json
-import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from registry import __version__
 from registry.settings import CLIENT_NAMES, DEFAULT_PORT, Settings, unknown_names
 from tests.support.certificates import Authority
 from tests.support.proxies import program
-from tests.support.recipes import COMPOSE, DEPLOY, FILLED_IN, compose, environment
+from tests.support.recipes import COMPOSE, DEPLOY, FILLED_IN, compose, environment, run
 
 ROOT = Path(__file__).resolve().parent.parent
-CHART = DEPLOY / "helm" / "registry"
 FILES = sorted(path for path in DEPLOY.rglob("*") if path.is_file())
 WORKERS = {"REGISTRY_WORKER_SERVER", "REGISTRY_WORKER_TOKEN"}  # options of `registry worker`
-FULL = {
-    "replicas": 3,
-    "externalUrl": "https://models.example.com",
-    "trustedProxies": ["10.0.0.0/8"],
-    "database": {"urlSecret": "db"},
-    "storage": {"url": "s3://models?endpoint=https://s3.example&region=eu", "keysSecret": "k"},
-    "persistence": {"enabled": False},
-    "settings": {"REGISTRY_LIMITS__BLOB_BYTES": "1099511627776"},
-    "ingress": {"enabled": True, "tlsSecret": "tls"},
-    "networkPolicy": {"enabled": True, "from": [{"namespaceSelector": {}}]},
-    "serviceMonitor": {"enabled": True, "tokenSecret": "t"},
-    "worker": {"enabled": True, "tokenSecret": "w", "labels": ["gpu"]},
-}
-PLAIN_KINDS = {"Deployment", "Service", "ServiceAccount"}
-FULL_KINDS = {"Ingress", "Job", "NetworkPolicy", "PodDisruptionBudget", "ServiceMonitor"} | {
-    "StatefulSet"
-}
-
-
-def leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Paths of what is not a mapping with keys of its own."""
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from leaves(value, f"{path}.{name}")
-        else:
-            yield f"{path}.{name}", value
-
-
-def run(*command: str | Path, **environ: str) -> str:
-    done = subprocess.run(
-        [str(word) for word in command],
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
 
 # ---- names and numbers
 
@@ -159,98 +114,6 @@ def test_the_image_is_built_of_what_is_in_the_sources() -> None:
     assert (made.host, made.auth, str(made.data)) == ("0.0.0.0", True, "/data")
 
 
-# ---- the chart
-
-
-def test_the_chart_has_our_version() -> None:
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    assert chart["version"] == chart["appVersion"] == __version__
-
-
-def test_every_value_is_described_by_the_schema_and_used() -> None:
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    templates = "".join(path.read_text() for path in (CHART / "templates").iterdir())
-    templates = templates.replace("$worker.", ".Values.worker.")
-    templates = templates.replace("$policy.", ".Values.networkPolicy.")
-    assert "additionalProperties" in schema
-    for path, _ in leaves(values):
-        node = schema
-        for name in path.split(".")[1:]:
-            reference = node.get("$ref", "").rpartition("/")[2]
-            node = schema["definitions"][reference] if reference else node
-            node = node["properties"][name] if "properties" in node else {}
-        whole = path
-        while f".Values{whole}" not in templates:
-            whole = whole.rpartition(".")[0]
-            assert whole, f"{path} is used nowhere"
-    used = set(re.findall(r"\.Values((?:\.\w+)+)", templates))
-    known = {path for path, _ in leaves(values)}
-    for path in used:
-        assert any(leaf == path or leaf.startswith(path + ".") for leaf in known), path
-
-
-def helm() -> list[str]:
-    found = shutil.which("helm")
-    if found is None:
-        pytest.skip("helm is not installed: the chart was not rendered")
-    return [found]
-
-
-@pytest.mark.parametrize("values", [{}, FULL], ids=["plain", "full"])
-def test_helm_renders_the_chart(values: Mapping[str, Any], tmp_path: Path) -> None:
-    file = tmp_path / "values.yaml"
-    file.write_text(json.dumps(values))
-    run(*helm(), "lint", CHART, "-f", file)
-    text = run(*helm(), "template", "r", CHART, "-f", file, "--kube-version", "1.31.0")
-    made = [one for one in yaml.safe_load_all(text) if one]
-    kinds = {one["kind"] for one in made}
-    assert kinds == (
-        PLAIN_KINDS | FULL_KINDS if values else PLAIN_KINDS | {"PersistentVolumeClaim"}
-    )
-    names = {(one["kind"], one["metadata"]["name"]) for one in made}
-    assert len(names) == len(made)
-    (server,) = [one for one in made if one["kind"] == "Deployment"]
-    (pod,) = server["spec"]["template"]["spec"]["containers"]
-    assert pod["securityContext"]["readOnlyRootFilesystem"] is True
-    given = {item["name"]: item.get("value", "from a secret") for item in pod["env"]}
-    assert not unknown_names(given)
-    Settings.load({name: text for name, text in given.items() if text != "from a secret"})
-    for one in made:
-        if one["kind"] == "Service":
-            assert one["spec"]["selector"].items() <= _labels(made, one).items()
-
-
-def _labels(made: list[Any], service: Any) -> dict[str, str]:
-    wanted = service["spec"]["selector"]["app.kubernetes.io/component"]
-    kind = {"server": "Deployment", "worker": "StatefulSet"}[wanted]
-    (one,) = [one for one in made if one["kind"] == kind]
-    labels: dict[str, str] = one["spec"]["template"]["metadata"]["labels"]
-    return labels
-
-
-@pytest.mark.parametrize(
-    ("values", "sentence"),
-    [
-        ({"replicas": 2}, "more than one needs database.urlSecret"),
-        ({"replicas": 2, "database": {"urlSecret": "db"}}, "ReadWriteMany"),
-        ({"persistence": {"enabled": False}}, "without a volume"),
-        ({"worker": {"enabled": True}}, "a worker needs a token"),
-        ({"replcas": 2}, "replcas"),
-        ({"settings": {"REGISTRY_PORT": 1}}, "settings"),
-    ],
-)
-def test_helm_refuses_what_cannot_work(
-    values: Mapping[str, Any], sentence: str, tmp_path: Path
-) -> None:
-    file = tmp_path / "values.yaml"
-    file.write_text(json.dumps(values))
-    line = [*helm(), "template", "r", CHART, "-f", file, "--kube-version", "1.31.0"]
-    done = subprocess.run([str(word) for word in line], capture_output=True, text=True)
-    assert done.returncode != 0
-    assert sentence in done.stderr
-
-
 # ---- alerts
 
 
@@ -269,16 +132,85 @@ def test_alerts_are_about_what_is_measured() -> None:
                 assert f'"{name}"' in code or f'"{told}"' in code, name
 
 
+# Each alert, and what is measured when it is told: expressions of `promtool test rules`, a value a
+# minute. Where it is not told, everything is as in QUIET.
+QUIET = {
+    'up{job="registry", instance="a"}': "1x90",
+    'registry_ready{instance="a", part="store"}': "1x90",
+    'process_start_time_seconds{job="registry", instance="a"}': "100x90",
+    'registry_data_free_bytes{instance="a"}': "500x400",
+    'registry_data_total_bytes{instance="a"}': "1000x400",
+    'registry_damaged_blobs{instance="a"}': "0x90",
+    'registry_inference_lost_total{instance="a"}': "3x90",
+    'registry_inference_refused_total{instance="a", error="busy"}': "3x90",
+    'registry_inference_waiting{instance="a"}': "2x90",
+}
+LOUD = {
+    "RegistryDown": ("up", "0x90"),
+    "RegistryPartDown": ("registry_ready", "0x90"),
+    "RegistryStarting": ("process_start_time_seconds", "0+60x90"),
+    "RegistryDiskFull": ("registry_data_free_bytes", "90x400"),
+    "RegistryDiskFullSoon": ("registry_data_free_bytes", "900-1x400"),
+    "RegistryDamage": ("registry_damaged_blobs", "1x90"),
+    "RegistryWorkersLost": ("registry_inference_lost_total", "0+1x90"),
+    "RegistryRefuses": ("registry_inference_refused_total", "0+60x90"),
+    "RegistryQueue": ("registry_inference_waiting", "30x90"),
+}
+
+
+def test_every_alert_is_told_when_it_should_be_and_alone(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed: the alerts were only parsed")
+    alerts = DEPLOY / "prometheus" / "alerts.yaml"
+    run(promtool, "check", "rules", alerts)
+    names = {rule["alert"] for rule in yaml.safe_load(alerts.read_text())["groups"][0]["rules"]}
+    assert names == set(LOUD)
+    cases = []
+    for told in [None, *LOUD]:
+        metric, values = LOUD.get(told or "", ("", ""))
+        series = {
+            name: values if name.partition("{")[0] == metric else calm
+            for name, calm in QUIET.items()
+        }
+        late = "6h" if "free" in metric else "1h"
+        cases.append(
+            {
+                "interval": "1m",
+                "input_series": [{"series": name, "values": one} for name, one in series.items()],
+                "promql_expr_test": [
+                    {
+                        "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+                        "eval_time": late,
+                        "exp_samples": [{"labels": f'{{alertname="{told}"}}', "value": 1}]
+                        if told
+                        else [],
+                    }
+                ],
+            }
+        )
+    file = tmp_path / "cases.yaml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(alerts)], "tests": cases}))
+    run(promtool, "test", "rules", file)
+
+
 # ---- programs that read the files
 
 
-def test_docker_compose_takes_the_file() -> None:
-    found = shutil.which("docker-compose")
-    line = [found] if found else ["docker", "compose"]
+def test_docker_compose_takes_the_file(tmp_path: Path) -> None:
+    """By itself, or by the library that it reads its files with."""
+    own = shutil.which("docker-compose")
+    line = [own] if own else ["docker", "compose"]
     known = shutil.which(line[0])
-    if known is None or subprocess.run([*line, "version"], capture_output=True).returncode:
+    if known and not subprocess.run([*line, "version"], capture_output=True).returncode:
+        run(*line, "--profile", "worker", "-f", COMPOSE, "config", "-q", **FILLED_IN)
+        return
+    library = shutil.which("compose-go")
+    if library is None:
         pytest.skip("docker compose is not installed: its file was only parsed")
-    run(*line, "--profile", "worker", "-f", COMPOSE, "config", "-q", **FILLED_IN)
+    file = tmp_path / "compose.yaml"  # with its variables: the library's program has no other way
+    file.write_text(yaml.safe_dump(compose()))
+    assert "postgres" in run(library, file)
 
 
 @pytest.mark.parametrize("name", ["registry", "registry-worker"])
@@ -294,13 +226,13 @@ def test_systemd_takes_the_units(name: str, tmp_path: Path) -> None:
     assert unit.name not in done.stdout + done.stderr, "a line about it is a complaint"
 
 
-def test_caddy_takes_both_files() -> None:
+def test_caddy_takes_both_files(tmp_path: Path) -> None:
     caddy = program("caddy")
     if caddy is None:
         pytest.skip("caddy is not installed: its files were not read")
     for file in (DEPLOY / "Caddyfile", DEPLOY / "compose" / "Caddyfile"):
-        line: list[str | Path] = [caddy, "adapt", "--config", file, "--adapter", "caddyfile"]
-        run(*line, MODELS_HOST="models.example.com")
+        line: list[str | Path] = [caddy, "validate", "--config", file, "--adapter", "caddyfile"]
+        run(*line, MODELS_HOST="models.example.com", HOME=str(tmp_path))
 
 
 def test_nginx_takes_its_file(tmp_path: Path) -> None:

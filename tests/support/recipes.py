@@ -1,6 +1,8 @@
 """What `deploy/` says, read."""
 
+import os
 import re
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ def compose(**given: str) -> dict[str, Any]:
     """The compose file with its variables filled in."""
     values = FILLED_IN | given
     text = re.sub(
-        r"\$\{(\w+)(?::[-?][^}]*)?\}", lambda found: values.get(found[1], ""), COMPOSE.read_text()
+        r"\$\{(\w+)(?::(?:-([^}]*)|\?[^}]*))?\}",
+        lambda found: values.get(found[1], found[2] or ""),
+        COMPOSE.read_text(),
     )
     parsed: dict[str, Any] = yaml.safe_load(text)
     return parsed
@@ -25,3 +29,16 @@ def compose(**given: str) -> dict[str, Any]:
 def environment(service: Mapping[str, Any]) -> dict[str, str]:
     """What a service of it is told."""
     return {name: str(value) for name, value in service.get("environment", {}).items()}
+
+
+def run(*command: str | Path, **environ: str) -> str:
+    """What a program answers that has to accept a file of `deploy/`."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -36,6 +36,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
 {{- define "registry.check" -}}
+{{- if not .Values.image.repository -}}
+{{- fail "image.repository: where the image was pushed to (`registry` alone would be another program)" -}}
+{{- end -}}
 {{- if and (gt (int .Values.replicas) 1) (not (include "registry.shared" .)) -}}
 {{- fail "replicas: more than one needs database.urlSecret, and storage.url or persistence.accessMode ReadWriteMany" -}}
 {{- end -}}
