@@ -8,7 +8,6 @@ with `REGISTRY_OUTAGE_S=180`, which prints a table (`pytest -s`).
 
 import contextlib
 import os
-import random
 import signal
 import threading
 import time
@@ -53,7 +52,7 @@ SETTINGS = {
     "REGISTRY_LIMITS__UPLOAD_IDLE_S": "1800",
 }
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120 + 40 * SECONDS)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400 + 40 * SECONDS)]
 
 
 class Outages:
@@ -163,8 +162,9 @@ def looked_at(site: Site, tally: Tally) -> Iterator[None]:
 
 
 @contextmanager
-def site(folders: list[Path], **environ: str) -> Iterator[Site]:
-    made = Site(folders, SETTINGS | environ, dice=random.Random(SEED))
+def site(*places: tuple[Path, dict[str, str]]) -> Iterator[Site]:
+    made = Site([(folder, SETTINGS | environ) for folder, environ in places])
+    made.dice.seed(SEED)
     with contextlib.ExitStack() as stack:
         made.start()
         stack.callback(lambda: [server.stop() for server in made.servers])
@@ -178,11 +178,11 @@ def test_a_folder_and_sqlite_through_all_of_it(tmp_path: Path) -> None:
     clocks = Clocks.found(tmp_path)
     if clocks is not None:
         environ = clocks.environ("one")
-        troubles["clock an hour off"] = clocks.off(["one"])
+        troubles["clock an hour off"] = clocks.off("one")
     with small_disk(tmp_path / "data", DISK) as is_small:
         if is_small:
             troubles["disk full"] = full(tmp_path / "data")
-        with site([tmp_path / "data"], **environ) as made:
+        with site((tmp_path / "data", environ)) as made:
             Outages(made).run(troubles)
 
 
@@ -199,8 +199,7 @@ def test_two_replicas_through_all_of_it(
             "REGISTRY_S3__ACCESS_KEY": KEYS.access_key,
             "REGISTRY_S3__SECRET_KEY": KEYS.secret_key,
         }
-        folders = [tmp_path / "one", tmp_path / "other"]
-        made = stack.enter_context(site(folders, **environ))
+        made = stack.enter_context(site((tmp_path / "one", environ), (tmp_path / "other", environ)))
         Outages(made).run(
             {
                 "kill -9": killed,
@@ -214,3 +213,21 @@ def test_two_replicas_through_all_of_it(
                 "S3 lost": faulty(front, "lost"),
             }
         )
+
+
+def test_clocks_that_are_hours_apart(tmp_path: Path, postgres: PostgresServer) -> None:
+    """On one folder: an object store refuses who is a quarter of an hour off."""
+    clocks = Clocks.found(tmp_path)
+    if clocks is None:
+        pytest.skip("faketime is not installed here")
+    (tmp_path / "shared").mkdir()
+    names = ("one", "other")
+    with postgres.database() as url:
+        common = {"REGISTRY_DATABASE_URL": url}
+        for name in names:
+            (tmp_path / name).symlink_to(tmp_path / "shared")
+        with site(*((tmp_path / name, common | clocks.environ(name)) for name in names)) as made:
+            Outages(made).run({"clocks apart": clocks.off(*names)})
+            wrong = clocks.off(*names)(made)
+            with wrong:
+                Outages(made).run({"kill -9, clocks apart": killed})

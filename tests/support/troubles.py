@@ -1,6 +1,7 @@
 """What goes wrong around a service: each a block in which it does, and after which it does not."""
 
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -24,8 +25,8 @@ _KEPT_FREE = (0, 4096, 300_000)  # bytes of a full disk
 class Site:
     """Servers of one library, and what they stand on."""
 
-    folders: list[Path]
-    environ: dict[str, str]
+    places: list[tuple[Path, dict[str, str]]]
+    """The data folder of each, and its settings."""
     servers: list[Server] = field(default_factory=list)
     dice: random.Random = field(default_factory=lambda: random.Random(1))
 
@@ -36,13 +37,13 @@ class Site:
 
     def start(self) -> None:
         """Start them all."""
-        for folder in self.folders:
-            self.servers.append(start(folder, None, **self.environ))
+        for folder, environ in self.places:
+            self.servers.append(start(folder, None, **environ))
 
-    def again(self, number: int, **environ: str) -> None:
+    def again(self, number: int) -> None:
         """Start one anew on its port."""
-        old = self.servers[number]
-        self.servers[number] = start(old.data, old.port, **self.environ, **environ)
+        folder, environ = self.places[number]
+        self.servers[number] = start(folder, self.servers[number].port, **environ)
 
     def stop(self) -> None:
         """Stop them all; each has to end well."""
@@ -161,14 +162,16 @@ class Clocks:
         fresh.write_text(f"{offset_s:+d}")
         fresh.replace(file)
 
-    def off(self, names: list[str]) -> Trouble:
-        """One of them is an hour wrong."""
+    def off(self, *names: str) -> Trouble:
+        """They are an hour wrong: the first ahead or behind, the next the other way."""
 
         @contextmanager
         def trouble(site: Site) -> Iterator[None]:
-            name = site.dice.choice(names)
-            self.set(name, site.dice.choice(_SKEWS_S))
+            skew = site.dice.choice(_SKEWS_S)
+            for name, sign in zip(names, itertools.cycle((1, -1))):
+                self.set(name, sign * skew)
             yield
-            self.set(name, 0)
+            for name in names:
+                self.set(name, 0)
 
         return trouble
