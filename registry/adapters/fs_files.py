@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -153,8 +154,9 @@ class IncomingFile:
         self._reserved = 0  # end of the room taken: the file is as long, written or not
         self._unsynced = False
         self._writeback = 0
+        self._is_shared = False
 
-    def prepare(self) -> None:
+    def make(self) -> None:
         """Open the file, creating it if need be, and reserve the first room."""
         if self._fd < 0:
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
@@ -163,17 +165,23 @@ class IncomingFile:
             if self._expected >= _RESERVE_FROM:
                 self._reserve(0, 0, must=True)
 
+    def prepare(self) -> None:
+        """Make it and see that nobody else has it, before it is written to."""
+        self.make()
+        if self._is_shared:
+            self._become_own()
+
     def take_up(self, size: int) -> bool:
         """Open a file begun earlier, cut to `size`; False if it is not there or is shorter."""
         try:
             self._fd = os.open(self.path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
         except FileNotFoundError:
             return False
-        length = os.fstat(self._fd).st_size
-        if length > size:
-            os.ftruncate(self._fd, size)
-            self._unsynced = True
-        return length >= size
+        status = os.fstat(self._fd)
+        self._is_shared = status.st_nlink > 1  # published, and then no row was written
+        if status.st_size > size:
+            self.truncate(size)
+        return status.st_size >= size
 
     def write(self, view: memoryview, offset: int) -> None:
         """Write at `offset`. Fast if `view` lies in memory as `offset` does in blocks."""
@@ -217,14 +225,15 @@ class IncomingFile:
 
     def truncate(self, size: int) -> None:
         """Cut it to `size` bytes, or nothing if it was never opened."""
-        if self._fd >= 0:
+        if self._fd >= 0 and not (self._is_shared and size == os.fstat(self._fd).st_size):
+            self.prepare()
             os.ftruncate(self._fd, size)
             self._reserved = min(self._reserved, size)
             self._unsynced = True
 
     def sync(self, size: int) -> None:
         """Make its `size` bytes durable and give back what was reserved beyond them."""
-        self.prepare()
+        self.make()
         if self._reserved > size:
             self.truncate(size)
         if self._unsynced:
@@ -242,6 +251,19 @@ class IncomingFile:
         """Device and inode."""
         status = os.fstat(self._fd)
         return status.st_dev, status.st_ino
+
+    def _become_own(self) -> None:
+        """Go on in a copy: the file has a blob's name too, whose bytes must stay as they are."""
+        copy = self.path.with_name(f"link-{new_key()}")
+        try:
+            shutil.copyfile(self.path, copy)
+            descriptor = os.open(copy, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+            copy.replace(self.path)
+        except OSError:
+            copy.unlink(missing_ok=True)
+            raise
+        self.close()
+        self._fd, self._is_shared, self._unsynced = descriptor, False, True
 
     def _reserve(self, start: int, stop: int, *, must: bool) -> None:
         """Take room for the bytes up to `stop` and some more; `must`: it is known to be needed."""

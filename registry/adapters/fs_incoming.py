@@ -218,18 +218,17 @@ class FsIncoming:
                     raise OperationFailed("the blob was removed while it was stored") from error
 
     async def close(self, *, intact: bool = True) -> None:
-        """Let go of files and buffers; the bytes stay unless they were published."""
+        """Let go of files and buffers; the bytes stay."""
         if self._closed:
             return
         self._closed = True
         self._pass_on()
         hashed = self._hashing.call(self._last_hash)
-        published = self._published is not None
         with os_errors():  # shielded: a caller that is cancelled here must not leave files open
-            finish = partial(self._finish, published, self._size)
+            finish = partial(self._finish, False, self._size)
             await asyncio.shield(self._writing.call(finish))
         running = await hashed
-        intact = intact and not published and not self._has_failed
+        intact = intact and self._published is None and not self._has_failed
         self._workshop.closed(
             self.key, running if intact and running and running.size == self._size else None
         )
@@ -346,7 +345,7 @@ class FsIncoming:
     def _finish(self, unlink: bool, size: int) -> None:
         if not unlink:
             with contextlib.suppress(OSError):  # the disk is full: what came before is there
-                self._file.prepare()
+                self._file.make()
                 self._file.truncate(size)
         self._file.close()
         if unlink:

@@ -260,9 +260,8 @@ class S3Incoming:
         intact = intact and not (self._sealed or self._made or self._parts.has_failed)
         kept = Found(self._size, self._parts.sent, running=self._parts.running)
         self._workshop.closed(self._session, kept if intact else None)
-        if self._published:
-            self._parts.drop_rests()
-        elif self._made and not self._session.upload:  # its key does not lead there
+        if self._made and not self._published and not self._session.upload:
+            # Its key does not lead there. What was published a row may mention.
             self._workshop.threads.later(self._session.remove)
 
     async def discard(self) -> None:

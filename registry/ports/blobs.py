@@ -10,7 +10,7 @@ bytes that no row mentions:
     digest = await incoming.seal()          # every byte on disk
     key = await incoming.publish(digest)    # under its final key, durable
     await catalog.write(lambda tx: (incoming.confirm(), tx.put_blob(digest, size, key, now)))
-    await incoming.close()                  # the incoming name goes
+    await incoming.discard()                # the incoming name goes
 
 Small contents of our own making go the other way round: their bytes are rows of the transaction
 first, and `put` and `sync` later make files of them (ADR 0007).
@@ -126,14 +126,14 @@ class Incoming(Sink, Arrived, Protocol):
         """
 
     async def close(self, *, intact: bool = True) -> None:
-        """Let go of files and buffers and of an incoming name that was published; keep the rest.
+        """Let go of files and buffers; keep the bytes, published or not, for `resume`.
 
         Not `intact`: what was accepted last may not count, and others may write other bytes there.
         So nothing that is known of the bytes, such as their hash so far, is kept for `resume`.
         """
 
     async def discard(self) -> None:
-        """`close`, and delete the bytes unless they were published."""
+        """`close`, and delete the incoming name, with the bytes unless they were published."""
 
 
 class Opened(Protocol):

@@ -84,7 +84,7 @@ async def test_confirm_replaces_a_file_that_is_not_the_published_one(
     target.unlink()
     target.write_bytes(b"other")
     incoming.confirm()
-    await incoming.close()
+    await incoming.discard()
     assert target.read_bytes() == b"hello"
     assert os.listdir(tmp_path / "incoming") == []
 
@@ -207,7 +207,7 @@ async def test_without_hard_links_a_blob_that_vanished_is_an_error(
     store.remove(key)
     with pytest.raises(OperationFailed):
         incoming.confirm()
-    await incoming.close()
+    await incoming.discard()
 
 
 async def test_a_store_that_cannot_be_written_says_so_without_its_path(

@@ -86,7 +86,7 @@ async def test_replicas_go_on_with_one_upload_in_turn(
     digest = await incoming.seal()
     assert digest == Digest.of(data)
     assert await content(store, await incoming.publish(digest)) == data
-    await incoming.close()
+    await incoming.discard()
     assert leftovers(store.bucket) == []
 
 
@@ -113,8 +113,8 @@ async def test_no_hash_of_bytes_here_vouches_for_bytes_of_another_process(
         key = await incoming.publish(digest)
         data = await content(store, key)
         assert digest == Digest.of(data)
-    await first.close()
-    await second.close()
+    await first.discard()
+    await second.discard()
 
 
 async def test_a_part_overwritten_by_another_process_is_found_at_the_end(
@@ -131,7 +131,7 @@ async def test_a_part_overwritten_by_another_process_is_found_at_the_end(
     expected = other + ours[8 * MIB :]
     assert digest == Digest.of(expected)
     assert await content(store, await first.publish(digest)) == expected
-    await first.close()
+    await first.discard()
     await second.close()
 
 
@@ -150,7 +150,7 @@ async def test_what_was_sealed_and_not_recorded_is_found_by_its_key(
         await replica.resume(incoming.key, len(data) - 1)
     await again.discard()  # the other may have made it a blob by now
     assert await content(store, await incoming.publish(Digest.of(data))) == data
-    await incoming.close()
+    await incoming.discard()
 
 
 async def test_an_upload_that_is_ended_elsewhere_says_so(
@@ -257,7 +257,7 @@ async def test_faults_now_and_then_are_not_seen(
         digest = await again.seal()
         assert digest == Digest.of(data)
         assert await content(shaken, await again.publish(digest)) == data
-        await again.close()
+        await again.discard()
     assert faulty.faults > 0
 
 
@@ -273,7 +273,7 @@ async def test_a_completion_that_says_ok_and_means_no_is_looked_into(
     faulty.every = 0
     assert digest == Digest.of(data)
     assert await content(shaken, await incoming.publish(digest)) == data
-    await incoming.close()
+    await incoming.discard()
 
 
 async def test_what_another_replica_deleted_just_before_is_deleted(

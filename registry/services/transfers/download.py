@@ -19,6 +19,7 @@ from anyio import CancelScope, to_thread
 
 from registry.core.digest import Digest
 from registry.core.errors import (
+    RegistryError,
     UploadUnknown,
     UpstreamBusy,
     UpstreamFailed,
@@ -134,6 +135,8 @@ class Download:
             with CancelScope(shield=True):
                 await self._leave(incoming)
             raise
+        with suppress(RegistryError):  # it is a blob, and the sweep finds what is left
+            await incoming.discard()
 
     # ---- where it begins and ends
 
@@ -196,7 +199,6 @@ class Download:
                 tx.lease([self.digest], holder, now + self._workshop.lease_ns)
 
         await self._workshop.catalog.write(commit)
-        await incoming.close()
 
     async def _leave(self, incoming: Incoming) -> None:
         """Keep what is here for the next try, or nothing if that is nothing."""

@@ -24,6 +24,7 @@ from registry.core.errors import (
     Conflict,
     DigestMismatch,
     QuotaExceeded,
+    RegistryError,
     SizeInvalid,
     StorageFull,
     Unavailable,
@@ -322,7 +323,11 @@ class Uploads:
             self._blobs.link(tx, name, digest)  # into the room that the session had set aside
 
         try:
-            await self._blobs.commit(await self._incoming(live, upload), digest, done)
+            incoming = await self._incoming(live, upload)
+            await self._blobs.commit(incoming, digest, done)
+            live.incoming = None
+            with suppress(RegistryError):  # it is a blob, and the sweep finds what is left
+                await incoming.discard()
         except (DigestMismatch, QuotaExceeded, StorageFull):
             await self._drop(live, upload)
             raise

@@ -66,7 +66,7 @@ class World:
                 incoming = await self.store.create(len(data))
                 await incoming.write(data)
                 key = await incoming.publish(await incoming.seal())
-                await incoming.close()
+                await incoming.discard()
                 blob = await stack.enter_async_context(await self.store.open(key))
                 opened.append((name, blob))
             job = TensorJob(kind, opened, target)

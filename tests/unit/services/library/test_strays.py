@@ -121,7 +121,7 @@ async def test_strays_go_after_a_day_and_two_looks(
         incoming = await made.store.create(5)
         await incoming.write(b"crash")
         stray = await incoming.publish(await incoming.seal())  # and the process dies
-        await incoming.close()
+        await incoming.discard()
         assert await made.keys() == keys | {stray}
         assert await made.adoption.run() == 0
         made.later = 2 * DAY_NS

@@ -128,7 +128,7 @@ async def test_bytes_that_nothing_mentions_go_when_they_are_old(lib: Library) ->
     incoming = await lib.store.create(5)
     await incoming.write(b"crash")
     await incoming.publish(await incoming.seal())  # and the process dies before its transaction
-    await incoming.close()
+    await incoming.discard()
     assert len(lib.files()) == 3
     lib.clock.now = time.time_ns()
     assert await lib.adoption.run() == 0

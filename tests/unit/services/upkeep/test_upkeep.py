@@ -87,7 +87,7 @@ async def test_bytes_that_no_row_knows_are_counted_and_go(lib: Library) -> None:
     incoming = await lib.store.create()
     await incoming.write(b"stray")
     await incoming.publish(await incoming.seal())
-    await incoming.close()
+    await incoming.discard()
     uploads = Uploads(Blobs(lib.catalog, lib.store, clock=lib.clock))
     lib.adoption._strays = Strays(lib.catalog, lib.store, pause_s=0.0)
     history = History(lib.manifests)
