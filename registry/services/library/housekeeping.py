@@ -126,29 +126,32 @@ class Housekeeping:
     async def run(self, sweepers: Sequence[Duty] = (), daily: Sequence[Duty] = ()) -> None:
         """Purge when poked, sweep at the start and every `sweep_every_s`; until cancelled.
 
-        `daily` duties are done at the start and once a day.
+        `daily` duties are done at the start and once a day, or sooner if one failed.
         """
-        swept_at = looked_at = 0
+        swept_at = look_at = 0
         while True:
             self._poked.clear()
             now = self._clock()
             if now - swept_at >= self._retention.sweep_every_s * _NS:
                 await self._try(self.sweep, *sweepers)
                 swept_at = now
-            if now - looked_at >= _DAY_NS:
-                await self._try(*daily)
-                looked_at = now
+            if now >= look_at:
+                well = await self._try(*daily)
+                look_at = now + (_DAY_NS if well else self._retention.sweep_every_s * _NS)
             await self._try(self._filing.write, self.purge)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._poked.wait(), self._retention.sweep_every_s)
 
-    async def _try(self, *duties: Duty) -> None:
-        """Do them all; one that fails is logged and comes again."""
+    async def _try(self, *duties: Duty) -> bool:
+        """Do them all; one that fails is logged and comes again. Whether all went well."""
+        well = True
         for duty in duties:
             try:
                 await duty()
             except RegistryError as error:
+                well = False
                 log.warning("housekeeping failed", duty=duty.__name__, error=str(error))
+        return well
 
 
 async def check_place(catalog: Catalog, *, in_folder: bool) -> None:

@@ -12,6 +12,7 @@ from registry.core.errors import (
     DigestInvalid,
     ManifestInvalid,
     RegistryError,
+    Unavailable,
 )
 from registry.core.names import RepositoryName
 from registry.core.records import Record, RecordName, folder_of, reference_of
@@ -113,6 +114,8 @@ class Records:
                     continue
                 if await self._take_in(file, record):
                     yield Deed(record.name)
+            except Unavailable:  # not the record's fault: all of it comes again
+                raise
             except RegistryError as error:
                 yield Deed(record.name, str(error), await _mentioned(record))
                 continue
