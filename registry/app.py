@@ -153,6 +153,7 @@ def build(
         create=Create(manifests, models, conversions, pull.run),
         pull=pull,
         push=Push(catalog, store, upstreams, settings, clock),
+        upstreams=upstreams,
         sharing=sharing,
         job_desk=JobDesk(sharing),
         inference=inference,
@@ -324,6 +325,7 @@ async def _lifespan(services: Services) -> AsyncIterator[dict[str, object]]:
         for worker in services.router.workers():
             await worker.close()
         await services.courier.close()
+        await services.upstreams.close()
         await services.ledger.close()
         await services.accounts.close()
         await services.audit.close()

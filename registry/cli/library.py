@@ -40,6 +40,7 @@ async def opened(settings: Settings, deed: Deed | None = None) -> AsyncIterator[
         await services.housekeeping.finish()
         await services.accounts.close()
         await services.audit.close()
+        await services.upstreams.close()
         await services.catalog.close()
 
 

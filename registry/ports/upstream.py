@@ -112,3 +112,6 @@ class Upstreams(Protocol):
         Raises:
             UpstreamFailed: the host of the name is no address.
         """
+
+    async def close(self) -> None:
+        """Drop all connections."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog
 from registry.ports.links import Courier, WorkerLinks
+from registry.ports.upstream import Upstreams
 from registry.services.access.accounts import Accounts
 from registry.services.access.audit import Audit
 from registry.services.access.tokens import Tokens
@@ -56,6 +57,7 @@ class Services:
     create: Create
     pull: Pull
     push: Push
+    upstreams: Upstreams
     sharing: Sharing
     job_desk: JobDesk
     inference: Inference

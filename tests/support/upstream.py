@@ -270,6 +270,9 @@ class MemoryRegistry:
     def open(self, name: ModelName, *, insecure: bool) -> Upstream:
         return MemoryUpstream(self, f"{name.namespace}/{name.model}")
 
+    async def close(self) -> None:
+        """There are no connections."""
+
 
 class MemoryUpstream:
     """One repository of it."""
