@@ -71,9 +71,18 @@ class _Due:
         return len(self.contents) == _CONTENTS or len(self.changes) == _CHANGES
 
 
-def _contents(tx: Reader, names: Sequence[RecordName]) -> list[FolderChange]:
-    found = ((name, tx.recorded(name)) for name in names)
-    return [FolderChange(0, name, record.encode() if record else None) for name, record in found]
+def _contents(tx: Reader, names: Sequence[ModelName | RecordName]) -> list[FolderChange]:
+    """What their files have to hold now."""
+    return [FolderChange(0, name, _content(tx, name)) for name in names]
+
+
+def _content(tx: Reader, name: ModelName | RecordName) -> bytes | None:
+    if isinstance(name, RecordName):
+        record = tx.recorded(name)
+        return record.encode() if record else None
+    tag = tx.find_model(name)
+    manifest = tx.manifest(tag.digest) if tag is not None and tag.model == name else None
+    return manifest.body if manifest else None
 
 
 class Filing:
@@ -109,6 +118,7 @@ class Filing:
                 due = await self._catalog.read(partial(_Due.after, mark=self._written))
                 if due.contents or due.changes:
                     await anyio.to_thread.run_sync(self._write, due)
+                    await self._write_newer(due)
                     self._note(due)
                 if not due.is_full:
                     break
@@ -146,6 +156,29 @@ class Filing:
         self._store.put({item.storage_key: item.content for item in due.contents})
         self._folder.apply(due.models)
 
+    async def _write_newer(self, due: _Due) -> None:
+        """Write those tags anew that were changed while they were written.
+
+        Another process may have written the newer file before this one wrote the older; and it may
+        have forgotten the row since. A row that is still there was the newest when its file came.
+        """
+        if not due.models:
+            return
+        before = due.changes[0].id - 1
+        rows = await self._catalog.read(lambda tx: tx.folder_changes(_CHANGES, before))
+        standing = {row.id for row in rows}
+        await self._write_until([item.name for item in due.models if item.id not in standing])
+
+    async def _write_until(self, names: Sequence[ModelName | RecordName]) -> None:
+        """Write files as the catalog has them, until it has them still when they are written."""
+        written: list[FolderChange] = []
+        while names:
+            changes = await self._catalog.scan(partial(_contents, names=names))
+            if changes == written:
+                return
+            await anyio.to_thread.run_sync(self._folder.apply, changes)
+            written = changes
+
     def _note(self, due: _Due) -> None:
         self._keys += [item.storage_key for item in due.contents]
         self._changes += due.changes
@@ -177,9 +210,7 @@ class Filing:
         """Nobody but a rebuild reads them, so that no push waits for them."""
         records = list(dict.fromkeys(name for name in names if isinstance(name, RecordName)))
         for begin in range(0, len(records), _CHANGES):
-            some = records[begin : begin + _CHANGES]
-            changes = await self._catalog.scan(partial(_contents, names=some))
-            await anyio.to_thread.run_sync(self._folder.apply, changes)
+            await self._write_until(records[begin : begin + _CHANGES])
 
     async def _sync(self) -> None:
         """Write the records that are due, sync what was written so far, then forget it."""

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,18 @@ import pytest
 from registry.adapters.blobs_fs import FileBlobStore
 from registry.adapters.models_folder import FolderOnDisk
 from registry.core.digest import Digest
-from registry.ports.catalog import FolderChange, Reader, Transaction
+from registry.core.names import ModelName, RepositoryName
+from registry.core.records import RecordName
+from registry.ports.catalog import FolderChange, Manifest, Reader, Transaction
 from registry.services.library.filing import Filing
 from tests.support.library import Library, library
 from tests.support.syncs import Syncs
 
 pytestmark = [pytest.mark.anyio, pytest.mark.folder]
 
+IMAGE = Manifest(
+    Digest.of(b"{}"), "application/vnd.oci.image.manifest.v1+json", b"{}", references=()
+)
 TAG = "registry.ollama.ai/library/m/latest"
 
 
@@ -187,6 +193,81 @@ class Watched(FolderOnDisk):
         if changes and not self.blobs_seen:
             self.blobs_seen = len(list(self._blobs.iterdir()))
         super().apply(changes)
+
+
+def files(data: Path) -> dict[str, bytes]:
+    """The tags of a models folder and what they hold."""
+    root = data / "manifests"
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+class Late(FolderOnDisk):
+    """A models folder of a process to whose first write something else comes first."""
+
+    def __init__(self, data: Path, first: Callable[[], object]) -> None:
+        super().__init__(data)
+        self._due = [first]
+
+    def apply(self, changes: Sequence[FolderChange]) -> None:
+        if changes and self._due:
+            self._due.pop()()
+        super().apply(changes)
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+@pytest.mark.parametrize("becomes", ["deleted", "another"])
+async def test_a_process_that_is_late_does_not_bring_an_older_tag_back(
+    tmp_path: Path, becomes: str, forgotten: bool
+) -> None:
+    async with library(tmp_path) as lib:
+        await lib.base()
+        await lib.housekeeping.finish()
+        await layered(lib)
+        seen: dict[str, bytes] = {}
+
+        async def change() -> None:
+            if becomes == "deleted":
+                await lib.models.delete(ModelName.parse("m"))
+            else:
+                await layered(lib, system="Be long.")
+            if forgotten:
+                await lib.housekeeping.finish()
+            seen.update(files(tmp_path))
+
+        loop = asyncio.get_running_loop()
+        folder = Late(tmp_path, lambda: asyncio.run_coroutine_threadsafe(change(), loop).result(20))
+        filing = Filing(lib.catalog, lib.store, folder)
+        await filing.write()
+        assert files(tmp_path) == seen
+        assert (TAG in seen) == (becomes == "another")
+        await filing.finish()
+
+
+async def test_a_process_that_is_late_does_not_bring_an_older_record_back(tmp_path: Path) -> None:
+    name = RecordName(RepositoryName.parse("library/m"), "v1")
+    async with library(tmp_path) as lib:
+        await lib.base()
+
+        def tagged(tx: Transaction, *, there: bool) -> None:
+            repository = tx.put_repository(name.repository)
+            if there:
+                tx.put_manifest(repository.id, IMAGE, 1)
+                tx.put_tag(repository.id, "v1", IMAGE.digest, 1)
+            else:
+                tx.delete_tag(repository.id, "v1")
+
+        async def delete() -> None:
+            await lib.catalog.write(partial(tagged, there=False))
+            await lib.housekeeping.settle([])
+            await lib.housekeeping.finish()
+
+        await lib.catalog.write(partial(tagged, there=True))
+        loop = asyncio.get_running_loop()
+        folder = Late(tmp_path, lambda: asyncio.run_coroutine_threadsafe(delete(), loop).result(20))
+        filing = Filing(lib.catalog, lib.store, folder)
+        await filing.write()
+        await filing.finish()
+        assert name.file_path not in await folder.records()
 
 
 async def test_creates_at_once_are_all_filed(tmp_path: Path) -> None:
