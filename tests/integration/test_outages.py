@@ -41,8 +41,9 @@ CLIENTS = 5
 SEED = int(os.environ.get("REGISTRY_OUTAGE_SEED", "1"))
 LONGEST_S = 20.0  # of one trouble
 ANSWER_S = 45.0  # no request takes longer
-LOOK_S = 20.0
-RECOVERY_S = 45.0  # the machine may have much else to do
+LOOK_S = 6.0  # nor does a look at its health
+RECOVERY_S = 15.0
+START_S = 3.0  # of a server; where it takes longer all else may, too
 DISK = 64 << 20
 SETTINGS = {
     "REGISTRY_WORKER__LOCAL": "off",
@@ -80,9 +81,10 @@ class Outages:
             self._round(trouble, crowd)
             assert not crowd.wrong, (name, crowd.wrong[:5])
         assert tally.acknowledged, name
-        assert tally.slowest_s < ANSWER_S, (name, tally)
-        assert tally.recovered_s < RECOVERY_S, (name, tally)
-        assert tally.look_s < LOOK_S, (name, tally)
+        busy = max(1.0, self.site.slowest_start_s / START_S)
+        assert tally.slowest_s < ANSWER_S * busy, (name, tally)
+        assert tally.recovered_s < RECOVERY_S * busy, (name, tally)
+        assert tally.look_s < LOOK_S * busy, (name, tally)
 
     def _round(self, trouble: Trouble, crowd: Crowd) -> None:
         dice = self.site.dice
@@ -93,7 +95,7 @@ class Outages:
             with looked_at(self.site, crowd.tally):
                 time.sleep(dice.uniform(0.3, 1.0) * min(SECONDS, LONGEST_S))
             crowd.heal()
-        crowd.tally.recovered_s = max(crowd.tally.recovered_s, crowd.recovery(2 * RECOVERY_S))
+        crowd.tally.recovered_s = max(crowd.tally.recovered_s, crowd.recovery(120))
         for server in self.site.servers:
             _wait_ready(server.url)
         crowd.rest()
@@ -116,7 +118,7 @@ class Outages:
 
 
 def _wait_ready(url: str) -> None:
-    deadline = time.monotonic() + RECOVERY_S
+    deadline = time.monotonic() + 120
     while _status(url + "/readyz") != 200:
         assert time.monotonic() < deadline, "not ready after the trouble was over"
         time.sleep(0.1)
@@ -211,6 +213,7 @@ def test_two_replicas_through_all_of_it(
                 "S3 silent": faulty(front, "silent"),
                 "S3 cut": faulty(front, "cut"),
                 "S3 lost": faulty(front, "lost"),
+                "S3 away": faulty(front, "500", every=(1,)),
             }
         )
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ class Front:
 
     `404`, `500`, `503`: instead of asking the server. `lost`: the server did it, nobody is told.
     `cut`: an answer without its last half. `200-error`: done, but the body says that it was not.
-    `silent`: nothing is asked, and no answer ever comes.
+    `silent`: nothing is asked, and no answer comes; connections end when that is over.
     """
 
     host: str
@@ -72,7 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(int(fault), [], _ERROR % _CODES[fault])
             return
         if fault == "silent":
-            self.rfile.read(1)  # until the client gives up
+            while self.front.every and self.front.fault == "silent":
+                time.sleep(0.1)
             self.close_connection = True
             return
         host, _, port = self.front.host.partition(":")

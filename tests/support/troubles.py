@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ class Site:
     places: list[tuple[Path, dict[str, str]]]
     """The data folder of each, and its settings."""
     servers: list[Server] = field(default_factory=list)
+    slowest_start_s: float = 0.0
     dice: random.Random = field(default_factory=lambda: random.Random(1))
 
     @property
@@ -38,12 +40,18 @@ class Site:
     def start(self) -> None:
         """Start them all."""
         for folder, environ in self.places:
-            self.servers.append(start(folder, None, **environ))
+            self.servers.append(self._started(folder, None, environ))
 
     def again(self, number: int) -> None:
         """Start one anew on its port."""
         folder, environ = self.places[number]
-        self.servers[number] = start(folder, self.servers[number].port, **environ)
+        self.servers[number] = self._started(folder, self.servers[number].port, environ)
+
+    def _started(self, folder: Path, port: int | None, environ: dict[str, str]) -> Server:
+        began = time.monotonic()
+        server = start(folder, port, **environ)
+        self.slowest_start_s = max(self.slowest_start_s, time.monotonic() - began)
+        return server
 
     def stop(self) -> None:
         """Stop them all; each has to end well."""
