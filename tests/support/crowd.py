@@ -117,7 +117,7 @@ class Crowd:
             tally.slowest_s = max(tally.slowest_s, took_s)
             if answer is None:
                 tally.broken += 1
-            elif answer.status >= 400:
+            elif answer.status >= 500:
                 tally.refused[answer.status] += 1
 
     def acknowledged(self) -> None:

@@ -2,7 +2,6 @@
 
 import threading
 import time
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
