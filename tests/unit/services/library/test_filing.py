@@ -202,14 +202,17 @@ def files(data: Path) -> dict[str, bytes]:
 
 
 class Late(FolderOnDisk):
-    """A models folder of a process to whose first write something else comes first."""
+    """A models folder of a process whose first write of a kind comes after something else."""
 
-    def __init__(self, data: Path, first: Callable[[], object]) -> None:
+    def __init__(
+        self, data: Path, kind: type[ModelName | RecordName], first: Callable[[], object]
+    ) -> None:
         super().__init__(data)
+        self._kind = kind
         self._due = [first]
 
     def apply(self, changes: Sequence[FolderChange]) -> None:
-        if changes and self._due:
+        if self._due and any(isinstance(item.name, self._kind) for item in changes):
             self._due.pop()()
         super().apply(changes)
 
@@ -235,7 +238,9 @@ async def test_a_process_that_is_late_does_not_bring_an_older_tag_back(
             seen.update(files(tmp_path))
 
         loop = asyncio.get_running_loop()
-        folder = Late(tmp_path, lambda: asyncio.run_coroutine_threadsafe(change(), loop).result(20))
+        folder = Late(
+            tmp_path, ModelName, lambda: asyncio.run_coroutine_threadsafe(change(), loop).result(20)
+        )
         filing = Filing(lib.catalog, lib.store, folder)
         await filing.write()
         assert files(tmp_path) == seen
@@ -263,7 +268,11 @@ async def test_a_process_that_is_late_does_not_bring_an_older_record_back(tmp_pa
 
         await lib.catalog.write(partial(tagged, there=True))
         loop = asyncio.get_running_loop()
-        folder = Late(tmp_path, lambda: asyncio.run_coroutine_threadsafe(delete(), loop).result(20))
+        folder = Late(
+            tmp_path,
+            RecordName,
+            lambda: asyncio.run_coroutine_threadsafe(delete(), loop).result(20),
+        )
         filing = Filing(lib.catalog, lib.store, folder)
         await filing.write()
         await filing.finish()
