@@ -11,9 +11,10 @@ import contextlib
 import io
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -209,11 +210,9 @@ class FileBlobStore:
 
     async def keys(self, before_ns: int) -> AsyncIterator[tuple[str, int]]:
         """Every blob that was written before then."""
-        with os_errors():
-            names = await self._run(partial(os.listdir, self._layout.blobs))
-            for begin in range(0, len(names), _PAGE):
-                page = names[begin : begin + _PAGE]
-                for item in await self._run(partial(_sizes, self._layout, page, before_ns)):
+        with os_errors(), os.scandir(self._layout.blobs) as entries:
+            while names := await self._run(partial(_names, entries)):
+                for item in await self._run(partial(_sizes, self._layout, names, before_ns)):
                     yield item
 
     async def sweep(self, keep: frozenset[str], older_than_ns: int) -> int:
@@ -269,6 +268,11 @@ def _read(descriptor: int, start: int, stop: int) -> bytes:
 def _unlink(path: Path) -> None:
     with contextlib.suppress(OSError):  # the sweep finds it again
         path.unlink()
+
+
+def _names(entries: Iterator[os.DirEntry[str]]) -> list[str]:
+    """The next file names: a folder of a million is not read as a whole."""
+    return [entry.name for entry in islice(entries, _PAGE)]
 
 
 def _sizes(layout: Layout, names: list[str], before_ns: int) -> list[tuple[str, int]]:

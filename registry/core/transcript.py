@@ -96,7 +96,7 @@ def _plain(event: Event) -> list[Any]:
 def _event(kind: str, values: list[Any]) -> Event:
     if kind in {"transfer", "advance"}:
         text, digest, *sizes = values
-        made: type[Transfer | Advance] = {"transfer": Transfer, "advance": Advance}[kind]
+        made = Transfer if kind == "transfer" else Advance
         return made(text, Digest.parse(digest), *sizes)
     simple: dict[str, type[Status | Count | Done]] = {"status": Status, "count": Count}
     return {**simple, "done": Done}[kind](*values)

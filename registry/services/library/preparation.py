@@ -126,8 +126,11 @@ def is_model(manifest: Manifest) -> bool:
 
 
 def _is_read(layer: Descriptor) -> bool:
-    if layer.media_type in media.GGUF_LAYERS:
-        return True
+    return layer.media_type in media.GGUF_LAYERS or is_text(layer)
+
+
+def is_text(layer: Descriptor) -> bool:
+    """Whether its content is kept in the catalog."""
     return layer.size <= MAX_TEXT and (
         layer.media_type in _TEXTS or layer.media_type == media.CONFIG
     )

@@ -6,6 +6,7 @@ models that the catalog does not know become known, each blob hashed first. Only
 mentions, and is not new, are leftovers of a crash.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from registry.core.names import ModelName
 from registry.ports.catalog import FolderChange, Reader, Tag, Transaction
 from registry.ports.folder import ModelsFolder, TagFile
 from registry.services.library.manifests import Manifests
-from registry.services.library.preparation import Prepared, is_model, read_manifest
+from registry.services.library.preparation import Prepared, is_model, is_text, read_manifest
 from registry.services.library.records import Deed as RecordDeed
 from registry.services.library.records import Records
 from registry.services.library.strays import Search, Strays
@@ -28,6 +29,8 @@ from registry.services.library.strays import Search, Strays
 SINCE = "catalog-since"
 """The secret that tells when the catalog was begun: ns since the epoch, in decimal digits."""
 _BATCH = 256
+_AT_ONCE = 8
+"""Models taken in beside each other: they share the syncs of the database."""
 _NS = 1_000_000_000
 
 log = structlog.get_logger()
@@ -117,17 +120,26 @@ class Adoption:
         await self._manifests.housekeeping.settle([])
 
     async def _adopting_models(self, search: Search) -> AsyncIterator[Deed]:
-        for name in await self._strangers():
-            file = await self._folder.read(name)
-            if file is None:
-                continue
-            try:
-                if await self._take_in(file, search):
-                    yield Deed(name)
-            except Unavailable:  # not the model's fault: all of it comes again
-                raise
-            except RegistryError as error:
-                yield Deed(name, str(error), _mentioned(file.body))
+        names = await self._strangers()
+        for begin in range(0, len(names), _AT_ONCE):
+            work = [self._adopt(name, search) for name in names[begin : begin + _AT_ONCE]]
+            for deed in await asyncio.gather(*work, return_exceptions=True):  # all have ended
+                if isinstance(deed, BaseException):
+                    raise deed
+                if deed is not None:
+                    yield deed
+
+    async def _adopt(self, name: ModelName, search: Search) -> Deed | None:
+        """Take one model in; None if it went, or came, meanwhile."""
+        file = await self._folder.read(name)
+        if file is None:
+            return None
+        try:
+            return Deed(name) if await self._take_in(file, search) else None
+        except Unavailable:  # not the model's fault: all of it comes again
+            raise
+        except RegistryError as error:
+            return Deed(name, str(error), _mentioned(file.body))
 
     async def publish(self) -> int:
         """Write the file of every tag anew, as the catalog has it: after a restore; how many.
@@ -163,8 +175,13 @@ class Adoption:
         document = await read_manifest(file.body)
         if not isinstance(document, Manifest) or not is_model(document):
             raise ManifestInvalid("it is no model")
-        await search.make_known(document.blobs)
-        prepared = await self._manifests.prepare(file.body, document.media_type)
+        contents = await search.make_known(document.blobs)
+        texts = {
+            d.digest: contents[d.digest]
+            for d in document.blobs
+            if d.digest in contents and is_text(d)
+        }
+        prepared = await self._manifests.prepare(file.body, document.media_type, known=texts)
         return await self._catalog.write(lambda tx: self._commit(tx, file, prepared))
 
     def _commit(self, tx: Transaction, file: TagFile, prepared: Prepared) -> bool:

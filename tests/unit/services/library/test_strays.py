@@ -2,6 +2,7 @@
 
 import shutil
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from registry.ports.catalog import Catalog
 from registry.services.library.blobs import Blobs
 from registry.services.library.housekeeping import Housekeeping
 from registry.services.library.manifests import Manifests
-from registry.services.library.strays import Strays
+from registry.services.library.strays import KeysByDigest, KeysBySize, Strays
 from registry.services.upkeep.adoption import Adoption
 from registry.settings import Retention
 from tests.support.library import library
@@ -128,3 +129,37 @@ async def test_strays_go_after_a_day_and_two_looks(
         assert await made.adoption.run() == 1
         assert await made.keys() == keys
         assert await made.adoption.run() == 0
+
+
+class TestPackedKeys:
+    """A store may have a million strange objects: what is kept of each is little."""
+
+    def test_by_size(self) -> None:
+        keys = [f"{number:032x}" for number in range(20_000)]
+        tracemalloc.start()
+        packed = KeysBySize()
+        for number, key in enumerate(keys):
+            packed.add(300 + number % 50, key)
+        kept, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert kept / len(keys) < 50
+        assert packed.take(299) is None
+        taken = []
+        for size in range(300, 350):
+            while (found := packed.take(size)) is not None:
+                assert int(found, 16) % 50 == size - 300
+                taken.append(found)
+        assert sorted(taken) == keys
+
+    def test_by_digest(self) -> None:
+        digests = [Digest.of(b"%d" % number) for number in range(10_000)]
+        tracemalloc.start()
+        packed = KeysByDigest()
+        for number, digest in enumerate(digests):
+            packed.add(digest, f"{number:032x}")
+        kept, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert kept / len(digests) < 200
+        assert [int(packed.get(digest) or "", 16) for digest in digests] == list(range(10_000))
+        assert packed.get(Digest.of(b"another")) is None
+        assert KeysByDigest().get(digests[0]) is None
