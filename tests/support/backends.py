@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.engine import URL
+
 from registry.adapters import migrate
 from registry.adapters.blobs_fs import FileBlobStore
 from registry.adapters.blobs_s3 import S3BlobStore
@@ -18,6 +20,7 @@ from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.adapters.models_folder import FolderOnDisk
 from registry.adapters.s3_client import S3Bucket
 from registry.adapters.s3_folder import FolderInS3
+from registry.core.storage_url import S3Url
 from registry.ports.catalog import Catalog
 from registry.ports.folder import ModelsFolder
 from registry.settings import Settings
@@ -60,6 +63,10 @@ class Backends:
         migrate.upgrade(resolve(url, folder / "registry.db"))
         return open_catalog(url, folder / "registry.db")
 
+    def database(self, folder: Path) -> URL:
+        """Where the database of a folder is."""
+        return resolve(self._databases.get(folder, ""), folder / "registry.db")
+
     def _url(self, folder: Path) -> str:
         """The URL of a folder's database; empty where it is the file in the folder."""
         if self._postgres is None:
@@ -99,6 +106,11 @@ class Backends:
         if folder not in self._buckets:
             self._buckets[folder] = server.bucket()
         return self._buckets[folder]
+
+    def place(self, folder: Path) -> S3Url:
+        """Where its bucket is."""
+        assert self._s3 is not None
+        return self._s3.place(self._buckets[folder])
 
     def store(self, folder: Path) -> FileBlobStore | S3BlobStore:
         """The blob store of a folder."""
