@@ -8,7 +8,7 @@ Source: spec ollama-api 10, 12.1; spec registry-protocol 1.3.
 """
 
 import secrets
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from anyio import CancelScope
 
 from registry.core import gojson, media
 from registry.core.digest import Digest
-from registry.core.errors import ManifestInvalid, NameInvalid, UpstreamFailed
+from registry.core.errors import ManifestInvalid, NameInvalid, RegistryError, UpstreamFailed
 from registry.core.events import Done, Events, Status
 from registry.core.events import Transfer as Progress
 from registry.core.manifest import Descriptor, Manifest, is_excessive, parse
@@ -201,8 +201,9 @@ class Leases:
             await self.take(list(dict.fromkeys(digests)))
 
     async def release(self) -> None:
-        """Let go of all."""
-        await self._workshop.catalog.write(lambda tx: tx.release(self.holder))
+        """Let go of all; what cannot be let go of now runs out."""
+        with suppress(RegistryError):
+            await self._workshop.catalog.write(lambda tx: tx.release(self.holder))
 
 
 class _Unprefixed(UpstreamFailed):

@@ -8,6 +8,7 @@ restore is also the way from one to another.
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -71,7 +72,8 @@ class Backup:
             self._place.finish(self.summary)
         finally:
             with CancelScope(shield=True):
-                await self._catalog.write(lambda tx: tx.release(self._holder))
+                with suppress(RegistryError):  # the holds run out by themselves
+                    await self._catalog.write(lambda tx: tx.release(self._holder))
         if faults:
             raise OperationFailed(
                 f"{len(faults)} of {summary.blobs} blobs could not be saved: {_some(faults)}"

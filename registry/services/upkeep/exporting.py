@@ -6,6 +6,7 @@ Every byte is hashed on its way out. The same models make the same files, and th
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ from anyio import CancelScope, to_thread
 
 from registry.core import oci_layout
 from registry.core.digest import Digest
-from registry.core.errors import DigestMismatch, ManifestUnknown, ModelUnknown
+from registry.core.errors import DigestMismatch, ManifestUnknown, ModelUnknown, RegistryError
 from registry.core.events import Done, Events, Status, Transfer
 from registry.core.names import ModelName
 from registry.core.oci_layout import Entry
@@ -69,7 +70,8 @@ class Export:
             finished = True
         finally:
             with CancelScope(shield=True):
-                await self._catalog.write(lambda tx: tx.release(self._holder))
+                with suppress(RegistryError):  # the holds run out by themselves
+                    await self._catalog.write(lambda tx: tx.release(self._holder))
                 if not finished:
                     await self._target.discard()
         yield Done()
