@@ -14,8 +14,10 @@ from registry.adapters.models_folder import FolderOnDisk
 from registry.core.digest import Digest
 from registry.core.names import ModelName, RepositoryName
 from registry.core.records import RecordName
+from registry.ports.blobs import Opened
 from registry.ports.catalog import FolderChange, Manifest, Reader, Transaction
 from registry.services.library.filing import Filing
+from registry.services.library.held import open_blob
 from tests.support.library import Library, library
 from tests.support.syncs import Syncs
 
@@ -159,6 +161,35 @@ async def test_a_blob_without_its_file_is_served_from_the_catalog(tmp_path: Path
             assert (opened.size, opened.fileno()) == (9, None)
             assert await opened.read(3, 8) == b"brief"
             assert [piece async for piece in opened.chunks(0, 9)] == [b"Be brief."]
+
+
+async def test_a_blob_is_found_that_is_written_and_forgotten_between_two_looks(
+    tmp_path: Path,
+) -> None:
+    async with library(tmp_path) as lib:
+        await lib.base()
+        await layered(lib)
+        digest = Digest.of(b"Be brief.")
+        path, away = tmp_path / "blobs" / digest.file_name, tmp_path / "away"
+        path.rename(away)
+        blob = await lib.catalog.read(lambda tx: tx.blob(digest))
+        assert blob is not None
+
+        class Early(FileBlobStore):
+            """Looks before the file is there; then everything happens at once."""
+
+            async def open(self, storage_key: str) -> Opened:
+                try:
+                    return await super().open(storage_key)
+                finally:
+                    if away.exists():
+                        away.rename(path)
+                        await lib.housekeeping.finish()
+
+        store = Early(tmp_path)
+        async with await open_blob(lib.catalog, store, blob) as opened:
+            assert await opened.read(0, 9) == b"Be brief."
+        store.close()
 
 
 async def test_no_tag_is_written_before_all_contents_are(tmp_path: Path) -> None:
