@@ -57,6 +57,7 @@ _REFUSED = {
     "InvalidAccessKeyId": "it does not know the access key",
     "SignatureDoesNotMatch": "the secret key is wrong",
     "ExpiredToken": "the credentials have expired",
+    "RequestTimeTooSkewed": "the clock of this machine is off",
     "AuthorizationHeaderMalformed": "the region is wrong",
     "PermanentRedirect": "the region or the endpoint is wrong",
     "301": "the region or the endpoint is wrong",

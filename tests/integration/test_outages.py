@@ -6,8 +6,13 @@ again by itself and everything acknowledged is read, whole. Some seconds of each
 with `REGISTRY_OUTAGE_S=180`, which prints a table (`pytest -s`).
 """
 
+import asyncio
+import base64
 import contextlib
+import itertools
+import json
 import os
+import re
 import signal
 import threading
 import time
@@ -15,14 +20,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from email.message import Message
 from pathlib import Path
 
 import pytest
 
+from registry.adapters.catalog_sql import open_catalog
+from registry.services.access.accounts import Accounts
+from registry.settings import Settings
 from tests.support import faulty_s3
-from tests.support.crowd import Crowd, Tally
+from tests.support.crowd import Crowd, Tally, digest_of
 from tests.support.postgres import PostgresServer
 from tests.support.s3 import KEYS, S3Server
+from tests.support.server import Server
 from tests.support.troubles import (
     Clocks,
     Site,
@@ -49,9 +60,8 @@ SETTINGS = {
     "REGISTRY_WORKER__LOCAL": "off",
     "REGISTRY_RETENTION__SWEEP_EVERY_S": "1",
     "REGISTRY_RETENTION__LEFTOVER_S": "1800",
-    "REGISTRY_RETENTION__GRACE_S": "1800",
-    "REGISTRY_LIMITS__UPLOAD_IDLE_S": "1800",
 }
+SHORT = {"REGISTRY_RETENTION__GRACE_S": "1800", "REGISTRY_LIMITS__UPLOAD_IDLE_S": "1800"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400 + 40 * SECONDS)]
 
@@ -218,19 +228,88 @@ def test_two_replicas_through_all_of_it(
         )
 
 
-def test_clocks_that_are_hours_apart(tmp_path: Path, postgres: PostgresServer) -> None:
-    """On one folder: an object store refuses who is a quarter of an hour off."""
-    clocks = Clocks.found(tmp_path)
-    if clocks is None:
+NAMES = ("one", "other")
+PASSWORD = "a password of alice"
+
+
+@contextmanager
+def apart(clocks: Clocks, url: str, *offsets: int, **more: str) -> Iterator[Site]:
+    """Two servers on one folder, whose clocks differ by more than most things live."""
+    folder = clocks.folder
+    (folder / "shared").mkdir()
+    common = SHORT | {"REGISTRY_DATABASE_URL": url} | more
+    places = []
+    for name, offset in zip(NAMES, offsets, strict=True):
+        (folder / name).symlink_to(folder / "shared")
+        places.append((folder / name, common | clocks.environ(name, offset)))
+    with site(*places) as made:
+        yield made
+
+
+@pytest.fixture
+def clocks(tmp_path: Path) -> Clocks:
+    found = Clocks.found(tmp_path)
+    if found is None:
         pytest.skip("faketime is not installed here")
-    (tmp_path / "shared").mkdir()
-    names = ("one", "other")
-    with postgres.database() as url:
-        common = {"REGISTRY_DATABASE_URL": url}
-        for name in names:
-            (tmp_path / name).symlink_to(tmp_path / "shared")
-        with site(*((tmp_path / name, common | clocks.environ(name)) for name in names)) as made:
-            Outages(made).run({"clocks apart": clocks.off(*names)})
-            wrong = clocks.off(*names)(made)
-            with wrong:
-                Outages(made).run({"kill -9, clocks apart": killed})
+    return found
+
+
+def test_clocks_that_are_hours_apart(clocks: Clocks, postgres: PostgresServer) -> None:
+    """On one folder: an object store refuses who is a quarter of an hour off."""
+    with postgres.database() as url, apart(clocks, url, 0, 0) as made:
+        Outages(made).run({"clocks apart": clocks.off(*NAMES)})
+        with clocks.off(*NAMES)(made):
+            Outages(made).run({"kill -9, clocks apart": killed})
+
+
+def test_what_one_clock_says_holds_by_the_other(
+    tmp_path: Path, clocks: Clocks, postgres: PostgresServer
+) -> None:
+    """Tokens and uploads, whose lives are shorter than the clocks are apart."""
+    short = {
+        "REGISTRY_AUTH": "true",
+        "REGISTRY_EXTERNAL_URL": "http://127.0.0.1:1",
+        "REGISTRY_CREDENTIALS__TOKEN_S": "600",
+        "REGISTRY_LIMITS__UPLOAD_IDLE_S": "600",
+    }
+    basic = "Basic " + base64.b64encode(f"alice:{PASSWORD}".encode()).decode()
+    scope = "/v2/token?service=127.0.0.1:1&scope=repository:team/a:pull,push"
+    data = b"part" * 1000
+    with postgres.database() as url, apart(clocks, url, 3600, -3600, **short) as made:
+        asyncio.run(_enlist(url, tmp_path / "one"))
+        assert abs(_told(made.servers[0]) - _told(made.servers[1])) > 7000
+        for issuer, other in itertools.permutations(made.servers):
+            _, answer = _ask(issuer, "GET", scope, Authorization=basic)
+            bearer = "Bearer " + json.loads(answer)["token"]
+            headers, _ = _ask(issuer, "POST", "/v2/team/a/blobs/uploads/", Authorization=bearer)
+            for server in (other, issuer):
+                path = headers["Location"].removeprefix("http://127.0.0.1:1")
+                headers, _ = _ask(server, "PATCH", path, data, Authorization=bearer)
+            path = headers["Location"].removeprefix("http://127.0.0.1:1")
+            digest = digest_of(data + data)
+            _ask(other, "PUT", f"{path}?digest={digest}", Authorization=bearer)
+            path = f"/v2/team/a/blobs/{digest}"
+            assert _ask(issuer, "GET", path, Authorization=bearer)[1] == data + data
+
+
+async def _enlist(url: str, folder: Path) -> None:
+    catalog = open_catalog(url, folder)
+    accounts = Accounts(catalog, Settings.load({}, data=folder), catalog.now)
+    await accounts.create_user("alice", PASSWORD, admin=True)
+    await accounts.close()
+    await catalog.close()
+
+
+def _ask(
+    server: Server, method: str, path: str, body: bytes | None = None, **headers: str
+) -> tuple[Message, bytes]:
+    request = urllib.request.Request(server.url + path, body, headers, method=method)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.headers, answer.read()
+
+
+def _told(server: Server) -> float:
+    """A server's clock, by its log."""
+    _ask(server, "GET", "/api/version")
+    stamps = re.findall(r"^(\d{4}-\S+)Z", server.log.read_text(), re.MULTILINE)
+    return datetime.fromisoformat(stamps[-1]).timestamp()

@@ -144,7 +144,7 @@ class Clocks:
     """
 
     def __init__(self, folder: Path, library: Path) -> None:
-        self._folder, self._library = folder, library
+        self.folder, self._library = folder, library
 
     @classmethod
     def found(cls, folder: Path) -> "Clocks | None":
@@ -157,7 +157,7 @@ class Clocks:
         self.set(name, offset_s)
         return {
             "LD_PRELOAD": str(self._library),
-            "FAKETIME_TIMESTAMP_FILE": str(self._folder / f"clock-{name}"),
+            "FAKETIME_TIMESTAMP_FILE": str(self.folder / f"clock-{name}"),
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "NO_FAKE_STAT": "1",
@@ -165,7 +165,7 @@ class Clocks:
 
     def set(self, name: str, offset_s: int) -> None:
         """So many seconds ahead of the others, in a second or two."""
-        file = self._folder / f"clock-{name}"
+        file = self.folder / f"clock-{name}"
         fresh = file.with_suffix(".new")
         fresh.write_text(f"{offset_s:+d}")
         fresh.replace(file)
