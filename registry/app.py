@@ -70,6 +70,7 @@ from registry.services.transfers.pull import Pull
 from registry.services.transfers.push import Push
 from registry.services.upkeep.adoption import Adoption
 from registry.services.upkeep.chores import Chores
+from registry.services.upkeep.daily import Daily
 from registry.services.upkeep.upkeep import Upkeep
 from registry.services.uploading.direct import DirectUploads
 from registry.services.uploading.uploads import UploadLimits, Uploads
@@ -340,9 +341,11 @@ async def _duties(services: Services) -> None:
     own = [services.uploads.sweep, services.accounts.sweep, services.audit.trim]
     sweepers = [*own, services.job_desk.trim]
     upkeep = services.upkeep
+    daily = Daily(
+        services.sharing, {"retention": upkeep.retention.run, "look": services.adoption.run}
+    )
     await services.housekeeping.run(
-        [*sweepers, upkeep.history.sweep],
-        daily=[upkeep.retention.run, services.adoption.run, services.ledger.trim],
+        [*sweepers, upkeep.history.sweep], daily=[daily.run, services.ledger.trim]
     )
 
 

@@ -16,6 +16,12 @@ _JOB = Statement(select(t.job).where(t.job.c.id == _P("id")))
 _OF_KEY = Statement(
     select(t.job).where(t.job.c.key == _P("key"), t.job.c.finished_at == literal_column("0"))
 )
+_LAST = Statement(
+    select(t.job)
+    .where(t.job.c.key == _P("key"))
+    .order_by(t.job.c.created_at.desc(), t.job.c.id.desc())
+    .limit(1)
+)
 _UNDER_WAY = Statement(
     select(t.job)
     .where(t.job.c.finished_at == literal_column("0"))
@@ -63,6 +69,11 @@ class JobQueries(Queries):
     def job_under_way(self, key: str) -> Job | None:
         """See `JobReader`."""
         row = self._sql.one(_OF_KEY, key=key)
+        return Job(*row) if row else None
+
+    def last_job(self, key: str) -> Job | None:
+        """See `JobReader`."""
+        row = self._sql.one(_LAST, key=key)
         return Job(*row) if row else None
 
     def jobs_under_way(self) -> list[Job]:

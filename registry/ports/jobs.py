@@ -61,6 +61,9 @@ class JobReader(Protocol):
     def job_under_way(self, key: str) -> Job | None:
         """The job of that key that is not finished."""
 
+    def last_job(self, key: str) -> Job | None:
+        """The newest job of that key, finished or not."""
+
     def jobs_under_way(self) -> list[Job]:
         """Those that are not finished, oldest first."""
 

@@ -48,6 +48,10 @@ class JobsContract:
         assert await catalog.read(lambda tx: tx.jobs_under_way()) == [rival]
         assert await catalog.read(lambda tx: tx.job_under_way(JOB.key)) == rival
         assert await catalog.read(lambda tx: tx.job_under_way("none")) is None
+        later = replace(rival, id="j0", created_at=3, state="done", finished_at=4)
+        await catalog.write(lambda tx: tx.put_job(later))
+        assert await catalog.read(lambda tx: tx.last_job(JOB.key)) == later
+        assert await catalog.read(lambda tx: tx.last_job("none")) is None
 
     async def test_jobs_are_listed_newest_first_to_those_they_concern(
         self, catalog: Catalog

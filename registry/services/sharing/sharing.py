@@ -335,7 +335,7 @@ class Sharing:
         """Stop work that was cancelled, or that another process has taken over."""
         if errand.task.done():
             return
-        errand.lost = not job.finished_at
+        errand.lost = job.owner != self.process  # to one that may have finished it by now
         await errand.stop(job.error)
         if errand.lost and self._errands.get(job.key) is errand:
             del self._errands[job.key]
