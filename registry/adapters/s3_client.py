@@ -17,6 +17,8 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
 from typing import Any, Self, TypeVar
 
 import boto3
@@ -90,9 +92,18 @@ def is_storage_key(text: str) -> bool:
 def connect(url: S3Url, given: S3Keys, *, public: bool = False) -> Any:
     """A client of boto3; `public`: for signing URLs that clients of ours use.
 
-    Without keys in the settings the usual places are searched: the AWS environment, files, roles.
+    Whoever gives the same keys for the same server has the same client: to make one takes 60 ms of
+    CPU. Without keys in the settings the usual places are searched: the AWS environment, files,
+    roles.
     """
     endpoint = (public and url.public_endpoint) or url.endpoint
+    server = replace(url, bucket="", prefix="", endpoint=endpoint, public_endpoint="")
+    make = _client if given.access_key else _client.__wrapped__  # what is found may change
+    return make(server, (given.access_key, given.secret_key, given.session_token))
+
+
+@cache
+def _client(server: S3Url, keys: tuple[str, str, str]) -> Any:
     config = Config(
         signature_version="s3v4",
         connect_timeout=_CONNECT_S,
@@ -102,7 +113,7 @@ def connect(url: S3Url, given: S3Keys, *, public: bool = False) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         s3={
-            "addressing_style": "path" if url.path_style else "auto",
+            "addressing_style": "path" if server.path_style else "auto",
             # Each part names its SHA-256 as a checksum, which the store compares.
             "payload_signing_enabled": False,
         },
@@ -110,11 +121,11 @@ def connect(url: S3Url, given: S3Keys, *, public: bool = False) -> Any:
     try:
         return boto3.session.Session().client(
             "s3",
-            region_name=url.region or ("us-east-1" if url.endpoint else None),
-            endpoint_url=endpoint or None,
-            aws_access_key_id=given.access_key or None,
-            aws_secret_access_key=given.secret_key or None,
-            aws_session_token=given.session_token or None,
+            region_name=server.region or ("us-east-1" if server.endpoint else None),
+            endpoint_url=server.endpoint or None,
+            aws_access_key_id=keys[0] or None,
+            aws_secret_access_key=keys[1] or None,
+            aws_session_token=keys[2] or None,
             config=config,
         )
     except (BotoCoreError, ValueError) as error:

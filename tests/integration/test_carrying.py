@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.backends import BACKENDS
 from tests.support.place import Place
 from tests.support.ports import free_port
 from tests.support.server import Server, running
@@ -169,6 +170,7 @@ def test_the_folder_of_a_real_ollama_is_imported(
     assert new.models() == there
 
 
+@pytest.mark.folder("compares files of two stores")
 @pytest.mark.skipif(OLLAMA is None, reason="ollama is not installed")
 def test_a_running_ollama_pushes_its_models_here(
     old: Library, new: Library, tmp_path: Path
@@ -213,6 +215,7 @@ def test_a_backup_is_taken_beside_a_server_and_pulled_from_after_a_restore(
         refused = old.run(f"restore {tmp_path / 'saved'} --force")
         assert (refused.exit_code, "stop the server" in refused.stderr) == (1, True)
     shutil.rmtree(old.data)
+    BACKENDS.lose_database(old.data)
     assert old.run(f"restore {tmp_path / 'saved'}").exit_code == 0
     with running(old.data) as server:
         assert listed(server.url) == before

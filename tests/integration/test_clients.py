@@ -17,6 +17,8 @@ import httpx2
 import pytest
 from ollama import Client, ResponseError
 
+from tests.support.backends import BACKENDS
+
 ROOT = Path(__file__).resolve().parents[2]
 GGUF = ROOT / "tests" / "golden" / "inputs" / "llama.gguf"
 SCRIPT = Path(__file__).parent / "js" / "management.cjs"
@@ -29,7 +31,7 @@ def started(data: Path) -> Iterator[str]:
     environ = {key: text for key, text in os.environ.items() if not key.startswith("REGISTRY_")}
     with subprocess.Popen(
         [sys.executable, "-m", "registry", "serve", "--port", "0", "--data", str(data)],
-        env={**environ, "PYTHONUNBUFFERED": "1"},
+        env={**environ, **BACKENDS.environ(data), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -275,6 +275,7 @@ def tags(server: Server) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(60 + 20 * ROUNDS)
+@pytest.mark.folder("the next one is the same on an object store")
 def test_a_killed_server_keeps_its_promises(tmp_path: Path) -> None:
     place = Place(tmp_path / "data", free_port(), check_folder)
     with worked_on(tmp_path / "upstream") as world:
@@ -284,6 +285,7 @@ def test_a_killed_server_keeps_its_promises(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120 + 30 * ROUNDS)
+@pytest.mark.sqlite("asks the file which bytes may be missing")
 def test_a_killed_server_keeps_its_promises_over_an_object_store(
     tmp_path: Path, s3: S3Server
 ) -> None:
@@ -359,6 +361,7 @@ def run_rounds(place: Place, world: World, dice: random.Random) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(60 + 20 * ROUNDS)
+@pytest.mark.folder("does to files what a power cut does")
 def test_a_power_cut_takes_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     dice = random.Random(SEED)
     data, port, world = tmp_path / "data", free_port(), World()

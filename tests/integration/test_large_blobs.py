@@ -21,7 +21,11 @@ PARTS = 16
 SIZES = [0, 1, PART - 1, PART, PART + 1, 250_000_000, 1_700_000_000]
 AGENT = {"User-Agent": "ollama/0.33.0 (amd64 linux) Go/go1.26"}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.folder("for an object store test_s3_direct.py does it"),
+]
 
 
 @pytest.fixture(scope="module")

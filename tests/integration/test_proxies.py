@@ -21,6 +21,7 @@ import httpx2
 import pytest
 
 from registry.web.files import PROBE_S
+from tests.support.backends import BACKENDS
 from tests.support.certificates import Authority
 from tests.support.ports import free_port
 from tests.support.proxies import Front, program, proxied, wait_for
@@ -113,7 +114,7 @@ def running_tls(data: Path, port: int, environ: dict[str, str]) -> Iterator[Serv
             + ["--port", str(port), "--data", str(data)],
             stdout=output,
             stderr=output,
-            env={**os.environ, **environ},
+            env={**os.environ, **BACKENDS.environ(data), **environ},
         )
     server = Server(process, port, data, log)
     try:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from registry.tensors.engine import find_engine
+from tests.support.backends import BACKENDS
 from tests.support.server import Server, running
 from tests.support.weighty import model
 
@@ -94,8 +95,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 def kept(server: Server) -> set[str]:
     """Everything in the store, finished or not."""
-    folders = [server.data / "blobs", server.data / "incoming"]
-    return {path.name for folder in folders for path in folder.iterdir()}
+    return BACKENDS.kept(server.data)
 
 
 def test_progress_moves_and_the_model_is_smaller(server: Server) -> None:
@@ -155,7 +155,7 @@ def test_a_killed_server_takes_its_child_along_and_the_next_start_cleans_up(
         stream.leave()
     with running(tmp_path / "data", REGISTRY_RETENTION__LEFTOVER_S="0") as second:
         assert json.loads(call(second, "GET", "/api/tags", b"")[1]) == {"models": []}
-        wait_for(lambda: not list((second.data / "incoming").iterdir()))
+        wait_for(lambda: not BACKENDS.incoming(second.data))
         lines = list(Stream(second, model="m", files={"m.gguf": digest}, quantize="q8_0"))
         assert lines[-1] == {"status": "success"}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from registry.core.media import OCI_INDEX, OCI_MANIFEST
+from tests.support.backends import BACKENDS
 from tests.support.s3 import S3Server
 from tests.support.server import Server, running
 
@@ -74,17 +75,11 @@ def fill(server: Server) -> tuple[list[str], str]:
     return ["v1", "odd", "gone", *digests], str(index["digest"])
 
 
-def lose_database(data: Path) -> None:
-    for file in data.glob("registry.db*"):
-        file.unlink()
-
-
 def run(data: Path, environ: dict[str, str], *arguments: str) -> None:
     """Run a command over a data folder; it must succeed."""
     command = [sys.executable, "-m", "registry", *arguments, "--data", str(data)]
-    done = subprocess.run(
-        command, env={**os.environ, **environ}, capture_output=True, check=False, timeout=60
-    )
+    env = {**os.environ, **BACKENDS.environ(data), **environ}
+    done = subprocess.run(command, env=env, capture_output=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr.decode()
 
 
@@ -96,7 +91,7 @@ def test_a_restored_library_can_be_made_anew_too(tmp_path: Path) -> None:
         before = contents(server, references, subject)
     run(data, {}, "backup", folder, "--with-blobs")
     run(copy, {}, "restore", folder)
-    lose_database(copy)
+    BACKENDS.lose_database(copy)
     run(copy, {}, "doctor", "--rebuild")
     with running(copy) as server:
         assert contents(server, references, subject) == before
@@ -116,7 +111,7 @@ def test_a_killed_servers_database_is_made_anew(
         server.kill()
     with running(data, **environ) as server:  # writes what was due
         before = contents(server, references, subject)
-    lose_database(data)
+    BACKENDS.lose_database(data)
     run(data, environ, "doctor", "--rebuild")
     with running(data, **environ) as server:
         assert contents(server, references, subject) == before

@@ -22,6 +22,7 @@ import pytest
 
 from tests.integration.test_proxies import Place as Way
 from tests.integration.test_proxies import place as way_in
+from tests.support.backends import BACKENDS
 from tests.support.ports import free_port
 from tests.support.scripted_model import scripted_model
 from tests.support.server import Server, running, start
@@ -52,7 +53,8 @@ class WorkerProcess:
 
 def token(server: Server, *options: str) -> str:
     line = [sys.executable, "-m", "registry", "worker", "token", "--data", str(server.data)]
-    done = subprocess.run([*line, *options], capture_output=True, text=True, check=True)
+    env = os.environ | BACKENDS.environ(server.data)
+    done = subprocess.run([*line, *options], env=env, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -233,6 +235,7 @@ def test_a_worker_that_dies_in_mid_answer_is_told_of(place: Place, tmp_path: Pat
         again.kill()
 
 
+@pytest.mark.folder("opens files of the store")
 def test_a_worker_beside_the_library_opens_its_files(place: Place, tmp_path: Path) -> None:
     code, store = token(place.server), str(place.server.data)
     options = ("--token", code, "--name", "six", "--store", store)
@@ -269,7 +272,9 @@ def test_a_worker_calls_in_through_a_proxy_and_tls(way_in: Way, tmp_path: Path) 
         place = Place(server, client)
         place.make("long", LONG)
         line = [sys.executable, "-m", "registry", "model", "place", "long", "--label", "far"]
-        subprocess.run([*line, "--data", str(server.data)], check=True, capture_output=True)
+        env = os.environ | BACKENDS.environ(server.data)
+        line += ["--data", str(server.data)]
+        subprocess.run(line, env=env, check=True, capture_output=True)
         options = ("--token", token(server), "--name", "far", "--label", "far")
         with worker(server, tmp_path, *options, url=way_in.url, SSL_CERT_FILE=trust) as far:
             time.sleep(NOTICED_S)  # else the server's own worker may run it

@@ -28,6 +28,7 @@ from tests.support.talkers import put
 OLLAMA = os.environ.get("OLLAMA") or shutil.which("ollama")
 LLAMA = os.environ.get("LLAMA_SERVER") or shutil.which("llama-server")
 pytestmark = [
+    pytest.mark.folder("gives another program the file of a blob"),
     pytest.mark.anyio,
     pytest.mark.engine,
     pytest.mark.skipif(not (OLLAMA and LLAMA), reason="no ollama or no llama-server here"),

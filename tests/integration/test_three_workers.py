@@ -16,11 +16,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from registry.adapters.catalog_sql import open_catalog
 from registry.core.digest import Digest
 from registry.core.names import ModelName
 from registry.ports.fleet import NewWorker
 from registry.services.inference.fleet import Fleet
+from tests.support.backends import BACKENDS
 from tests.support.foreign import ForeignLlama, ForeignOllama
 from tests.support.scripted_model import scripted_model
 from tests.support.server import Server, running
@@ -41,7 +41,7 @@ class Site:
     llama: ForeignLlama
 
     async def administer(self, work: Callable[[Fleet], object]) -> None:
-        catalog = open_catalog("", self.server.data / "registry.db")
+        catalog = BACKENDS.catalog(self.server.data)
         await work(Fleet(catalog, lambda: 1))  # type: ignore[misc]  # every one of them is awaited
         await catalog.close()
 

@@ -106,8 +106,12 @@ class PostgresServer:
             with psycopg.connect(self.url("postgres").render_as_string(), autocommit=True) as admin:
                 admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
-    def clear(self, url: str) -> None:
-        """Take all rows out of a database's tables, all replicas' connections cut off."""
+    def clear(self, url: str) -> str:
+        """Take all rows out of a database's tables, all replicas' connections cut off; the schema.
+
+        Raises:
+            UndefinedTable: it has not all tables of today.
+        """
         tables = ", ".join(f'"{name}"' for name in metadata.tables)
         with psycopg.connect(url, autocommit=True) as admin:
             admin.execute(
@@ -115,6 +119,7 @@ class PostgresServer:
                 "datname = current_database() AND pid <> pg_backend_pid()"
             )
             admin.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE".encode())
+            return str(admin.execute("SELECT version_num FROM alembic_version").fetchall()[0][0])
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ class S3Server:
 
     endpoint: str
     process: subprocess.Popen[bytes]
+    folder: Path  # of all its buckets
     client: Any = None
 
     def bucket(self) -> str:
@@ -41,6 +42,10 @@ class S3Server:
         name = f"test-{uuid.uuid4().hex}"
         self.open(name).call("create_bucket")
         return name
+
+    def drop(self, bucket: str) -> None:
+        """A bucket with all that is in it: its room is wanted."""
+        shutil.rmtree(self.folder / bucket, ignore_errors=True)  # somebody may yet write into it
 
     def url(self, bucket: str, prefix: str = "models") -> str:
         """A place in it, as an operator writes it."""
@@ -74,7 +79,7 @@ def running(program: str) -> Iterator[S3Server]:
         options = ["--port", f"127.0.0.1:{port}", "--quiet", "--keep-alive"]
         command = [program, *options, "posix", "--disable-object-lock-file", folder]
         process = subprocess.Popen(command, env=os.environ | secrets, stdout=subprocess.DEVNULL)
-        server = S3Server(f"http://127.0.0.1:{port}", process)
+        server = S3Server(f"http://127.0.0.1:{port}", process, Path(folder))
         try:
             _wait(server)
             yield server

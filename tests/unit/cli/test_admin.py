@@ -100,6 +100,7 @@ def test_what_cannot_be_is_one_sentence(
     assert result.stdout == ""
 
 
+@pytest.mark.sqlite("a database of the tests has a schema")
 def test_a_folder_without_a_library_is_not_made_by_looking(data: Path) -> None:
     for command in ("user list", "audit", "user disable alice"):
         result = run(command)
@@ -107,6 +108,7 @@ def test_a_folder_without_a_library_is_not_made_by_looking(data: Path) -> None:
         assert "--data" in result.stderr
 
 
+@pytest.mark.sqlite("looks for the file")
 def test_data_names_the_folder(data: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     assert run(f"user add alice --no-password --data {other}").exit_code == 0

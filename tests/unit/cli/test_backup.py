@@ -20,6 +20,7 @@ from registry.adapters.database_rows import DatabaseRows
 from registry.cli.library import opened
 from registry.core.dump import Counts, Summary, encode
 from registry.core.names import ModelName
+from tests.support.backends import BACKENDS
 from tests.support.place import Place, make
 from tests.support.postgres import PostgresServer
 from tests.support.s3 import S3Server
@@ -123,6 +124,7 @@ def test_a_second_backup_saves_what_is_new(places: tuple[Place, Place], saved: P
     assert "more:latest" in places[1].models()
 
 
+@pytest.mark.folder("links to files of the store")
 def test_links_are_no_copies(places: tuple[Place, Place], tmp_path: Path) -> None:
     places[0].fill()
     assert places[0].run(f"backup {tmp_path / 'b'} --with-blobs --link").exit_code == 0
@@ -131,6 +133,7 @@ def test_links_are_no_copies(places: tuple[Place, Place], tmp_path: Path) -> Non
     assert places[0].run(f"backup {tmp_path / 'c'} --link").exit_code == 2
 
 
+@pytest.mark.folder("brings a store its bytes by copying files")
 def test_without_bytes_the_store_must_have_them(
     places: tuple[Place, Place], tmp_path: Path
 ) -> None:
@@ -144,7 +147,7 @@ def test_without_bytes_the_store_must_have_them(
     shutil.copytree(old.data / "blobs", new.data / "blobs", dirs_exist_ok=True)
     assert new.run(f"restore {tmp_path / 'saved'} --verify").exit_code == 0
     assert new.models() == before
-    (old.data / "registry.db").unlink()  # the same folder, its database lost
+    BACKENDS.lose_database(old.data)  # the same folder
     assert old.run(f"restore {tmp_path / 'saved'}").exit_code == 0
     assert old.models() == before
 
@@ -250,6 +253,7 @@ def test_a_harmed_backup_changes_nothing(
     assert new.models() == {}
 
 
+@pytest.mark.folder("brings a store its bytes by copying files")
 def test_a_backup_of_an_older_schema_is_brought_up_to_date(
     places: tuple[Place, Place], tmp_path: Path
 ) -> None:
@@ -261,7 +265,7 @@ def test_a_backup_of_an_older_schema_is_brought_up_to_date(
     assert (refused.exit_code, "0005" in refused.stderr) == (1, True)
     folder, counts = BackupFolder(tmp_path / "saved"), Counts()
     folder.begin()
-    rows = DatabaseRows(resolve("", old.data / "registry.db"))
+    rows = DatabaseRows(resolve(old.url, old.data / "registry.db"))
     with rows.snapshot() as (schema, items):
         name, sha256 = folder.write_database(encode(items, counts))
     folder.finish(Summary("", "0", schema, name, sha256, counts.rows, 0, 0, False))
@@ -300,6 +304,7 @@ def test_a_folder_of_something_else_is_not_written_into(
     assert os.listdir(tmp_path / "home") == ["thesis.tex"]
 
 
+@pytest.mark.sqlite("a database of the tests has a schema")
 def test_where_nothing_is_nothing_is_saved(places: tuple[Place, Place], tmp_path: Path) -> None:
     refused = places[0].run(f"backup {tmp_path / 'saved'}")
     assert (refused.exit_code, "no library" in refused.stderr) == (1, True)

@@ -17,7 +17,10 @@ import pytest
 from registry.adapters import fs_clone
 from registry.adapters.import_files import Lender
 from registry.cli.library import opened
+from registry.core.digest import Digest
 from registry.core.names import ModelName
+from tests.support.backends import BACKENDS
+from tests.support.gguf import SMALLEST
 from tests.support.place import Place, make
 from tests.support.s3 import S3Server
 
@@ -75,6 +78,7 @@ def test_the_same_models_make_the_same_archive(old: Place, new: Place, tmp_path:
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
 
 
+@pytest.mark.folder("compares with the files of tags")
 def test_a_models_folder_gets_models_besides_its_own(old: Place, tmp_path: Path) -> None:
     for name in ("base", "team/other:q4"):
         assert old.run(f"export {name} --to {tmp_path / 'm'} --format ollama").exit_code == 0
@@ -108,10 +112,8 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(
 
 
 def test_a_damaged_blob_is_not_exported(old: Place, tmp_path: Path) -> None:
-    file = max((old.data / "blobs").iterdir(), key=lambda path: path.stat().st_size)
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
+    stored = BACKENDS.stored(old.data, Digest.of(SMALLEST))
+    stored.write(SMALLEST[:-1] + bytes([SMALLEST[-1] ^ 1]))
     for to in ("a.tar", "folder"):
         done = old.run(f"export base --to {tmp_path / to}")
         assert (done.exit_code, "digest mismatch" in done.stderr) == (1, True)
@@ -128,13 +130,13 @@ def blobs_of(tmp_path: Path) -> list[tuple[str, bytes]]:
 
 def folder_of(old: Place, tmp_path: Path) -> Path:
     """A models folder as a real Ollama leaves it."""
-    for part in ("blobs", "manifests"):
-        shutil.copytree(old.data / part, tmp_path / "ollama" / part)
+    assert old.run(f"export --all --to {tmp_path / 'ollama'} --format ollama").exit_code == 0
     os.utime(tmp_path / "ollama" / OTHER, (1_500_000_000, 1_500_000_000))
     return tmp_path / "ollama"
 
 
 @pytest.mark.parametrize("mode", ["auto", "copy", "link"])
+@pytest.mark.folder("looks whether files are the same")
 def test_a_folder_is_copied_or_linked(old: Place, new: Place, tmp_path: Path, mode: str) -> None:
     folder = folder_of(old, tmp_path)
     taken = new.run(f"import {folder} --mode {mode}")
@@ -156,6 +158,7 @@ def _updated(place: Place, name: str) -> int:
     return asyncio.run(look())
 
 
+@pytest.mark.folder("links into the store")
 def test_a_sweep_leaves_alone_what_was_just_linked(old: Place, new: Place) -> None:
     """A link has its file's time of writing, which may be years ago."""
     path = max((old.data / "blobs").iterdir(), key=lambda path: path.stat().st_size)
@@ -175,6 +178,7 @@ def test_a_sweep_leaves_alone_what_was_just_linked(old: Place, new: Place) -> No
     assert asyncio.run(sweep()) == path.stat().st_size
 
 
+@pytest.mark.folder("clones into the store")
 def test_a_clone_is_hashed_too(
     old: Place, new: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +192,7 @@ def test_a_clone_is_hashed_too(
     assert list((new.data / "blobs").iterdir()) == []
 
 
+@pytest.mark.folder("about the folder itself")
 def test_the_own_folder_is_adopted_in_place(old: Place) -> None:
     before = old.models()
     (old.data / "registry.db").unlink()
@@ -335,8 +340,7 @@ def test_a_hostile_layout_is_refused_and_leaves_nothing(
     assert said in done.stderr, done.stderr
     assert str(tmp_path) not in done.stderr
     assert new.models() == {}
-    assert list((new.data / "blobs").iterdir()) == []
-    assert list((new.data / "incoming").iterdir()) == []
+    assert not BACKENDS.kept(new.data)
 
 
 def test_one_bad_model_leaves_the_others_alone(old: Place, new: Place, tmp_path: Path) -> None:
@@ -446,6 +450,7 @@ def test_a_sparse_bomb_of_an_archive_costs_nothing(new: Place, tmp_path: Path) -
     assert (done.exit_code, "compressed" in done.stderr) == (1, True)
 
 
+@pytest.mark.folder("imports the folder of another library")
 def test_what_is_imported_is_held_until_its_model_is_there(old: Place, new: Place) -> None:
     """Also with no grace at all: see the leases. Afterwards nothing is held."""
     assert new.run(f"import {old.data}").exit_code == 0

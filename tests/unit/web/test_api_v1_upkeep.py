@@ -14,6 +14,7 @@ from registry.core.names import ModelName
 from registry.services.access.keys import ApiKeyWish
 from registry.settings import Retention
 from tests.support.asgi import Caller
+from tests.support.backends import BACKENDS
 from tests.support.gguf import SMALLEST
 from tests.support.site import Site, site
 
@@ -98,8 +99,8 @@ async def test_a_collection_is_planned_and_done(ask: Place) -> None:
 
 
 async def test_damage_is_found_told_and_refused(ask: Place, tmp_path: Path) -> None:
-    path = tmp_path / "blobs" / DIGEST.file_name
-    path.write_bytes(b"x" * len(SMALLEST))
+    stored = BACKENDS.stored(tmp_path, DIGEST)
+    stored.write(b"x" * len(SMALLEST))
     lines = await ask.stream("/scrub", {"subset": "1/1"})
     assert {"status": f"damaged: {DIGEST}"} in lines
     _, answer = await ask("GET", "/storage")
@@ -112,7 +113,7 @@ async def test_damage_is_found_told_and_refused(ask: Place, tmp_path: Path) -> N
         )
         assert answer.status == 404
         assert method == "HEAD" or b"is damaged in the store" in answer.body
-    path.write_bytes(SMALLEST)
+    stored.write(SMALLEST)
     await ask.stream("/scrub", {"only_damaged": True})
     assert (await ask("GET", "/storage"))[1]["damaged"] == []
 

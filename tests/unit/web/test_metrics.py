@@ -49,6 +49,7 @@ async def test_what_there_is_and_that_it_works(made: Services) -> None:
     assert found["registry_inference_waiting",] == 0
 
 
+@pytest.mark.folder("takes the store away")
 async def test_what_does_not_work_is_told(made: Services) -> None:
     shutil.rmtree(made.settings.data / "incoming")
     found = await told(made)
