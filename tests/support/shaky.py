@@ -36,6 +36,7 @@ from tests.support.s3 import KEYS
 
 DAY_NS = 86_400 * 10**9
 PATIENCE_S = 30.0
+SHORT_S = 0.05
 CLEAR = {DATABASE: 503, OBJECTS: 503, DISK: 500, FULL: 507}
 """What a client may be told of a failure, and with which status."""
 _LASTING = {"tag_event", "job", "secret", "audit", "repository", "spelling", "usage", "replica"}
@@ -61,6 +62,7 @@ class Shaky:
         self.folder = folder
         self.faults = Faults()
         self.ahead_ns = 0  # of the real time
+        self.sweeping: asyncio.Task[None] | None = None
         given = {"redirect": {"push": "always"}, "worker": {"local": "off"}, **settings}
         self.settings = Settings.load({}, data=folder, **given)
         self.services: Services
@@ -122,6 +124,9 @@ class Shaky:
 
     async def settle(self) -> None:
         """What a server does in the background after a change; it may fail, and comes again."""
+        if self.sweeping is not None:
+            await self.sweeping
+            self.sweeping = None
         keeping = self.services.housekeeping
         for duty in (lambda: keeping.settle([]), keeping.purge, keeping.finish):
             with suppress(RegistryError):
@@ -131,6 +136,11 @@ class Shaky:
         """What a server does every few minutes."""
         await self.services.uploads.sweep()
         await self.services.housekeeping.sweep()
+
+    async def sweep_meanwhile(self) -> None:
+        """Let a sweep go on beside a call, which may have what the sweep waits for."""
+        self.sweeping = asyncio.create_task(self.sweep())
+        await asyncio.wait({self.sweeping}, timeout=SHORT_S)
 
     # ---- what must hold
 

@@ -79,7 +79,7 @@ async def trial(deed: Deed, how: How, again: bool, folder: Path) -> AsyncIterato
     other = ScriptedRegistry()
     async with other.running():
         site.start()
-        site.faults.meanwhile = site.sweep
+        site.faults.meanwhile = site.sweep_meanwhile
         try:
             yield Trial(site, other, deed, how, again)
         finally:
