@@ -20,7 +20,7 @@ from registry.adapters.s3_buffers import Memory
 from registry.adapters.s3_client import Gone, S3Bucket, is_storage_key, new_key
 from registry.adapters.s3_gathering import Found, Threads
 from registry.adapters.s3_incoming import S3Incoming, Workshop
-from registry.adapters.s3_reading import S3Opened, hash_object
+from registry.adapters.s3_reading import Crowd, S3Opened, hash_object
 from registry.adapters.s3_sessions import Sent, Session
 from registry.adapters.s3_sweep import sweep
 from registry.core.digest import Digest
@@ -50,6 +50,7 @@ class S3BlobStore:
         self._active: dict[str, int] = {}
         self._kept: OrderedDict[str, Found] = OrderedDict()
         self._reading_back = asyncio.Semaphore(_READ_BACK)
+        self._crowd = Crowd()
         self._checked_s = -_CHECK_S
         self._workshop = Workshop(
             memory or Memory(),
@@ -143,7 +144,7 @@ class S3BlobStore:
         size = await self.exists(storage_key)
         if size is None:
             raise BlobUnknown(storage_key)
-        return S3Opened(self.bucket, self._run, storage_key, size)
+        return self._opened(storage_key, size)
 
     async def exists(self, storage_key: str) -> int | None:
         """The size of a blob's object."""
@@ -156,7 +157,10 @@ class S3BlobStore:
             return None
 
     async def _read(self, storage_key: str, start: int, stop: int) -> bytes:
-        return await S3Opened(self.bucket, self._run, storage_key, stop).read(start, stop)
+        return await self._opened(storage_key, stop).read(start, stop)
+
+    def _opened(self, storage_key: str, size: int) -> S3Opened:
+        return S3Opened(self.bucket, self._run, storage_key, size, self._crowd)
 
     async def _hash_back(self, storage_key: str, size: int, algorithm: str) -> str:
         async with self._reading_back:

@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any, Self
 
@@ -17,6 +17,8 @@ from registry.adapters.s3_gathering import Run
 from registry.core.errors import BlobUnknown, UploadUnknown
 
 _CHUNK = 1 << 20
+_LEAST = 64 << 10  # smaller pieces cost more CPU than they save memory
+_TOGETHER = 8 << 20  # of the pieces of all streams
 _BACK_BYTES = 8 << 20  # of one range when an object is read back, and of the first stream
 _BACK_STREAM = 64 << 20
 _BUSY = 5  # times its CPU that a stream may take: more means that the store is waited for
@@ -24,15 +26,43 @@ _BACK_RANGES = 4  # of them at once, one of which is being hashed
 _BACK_STEP = 256 << 10
 
 
+class Crowd:
+    """The streams that are open at once: the more, the smaller their pieces.
+
+    Measured, a stream to a slow client has nearly four pieces in memory: one is with the client,
+    one is fetched ahead, the library and the allocator have the rest.
+    """
+
+    def __init__(self) -> None:
+        self._streams = 0
+
+    @property
+    def piece(self) -> int:
+        """How many bytes a stream may fetch in one go."""
+        return max(_LEAST, min(_CHUNK, _TOGETHER // max(1, self._streams)))
+
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[None]:
+        """One more, for a while."""
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
+
+
 class S3Opened:
     """A blob that was there when it was opened."""
 
-    def __init__(self, bucket: S3Bucket, run: Run, storage_key: str, size: int) -> None:
+    def __init__(
+        self, bucket: S3Bucket, run: Run, storage_key: str, size: int, crowd: Crowd
+    ) -> None:
         self._bucket = bucket
         self._run = run
         self._storage_key = storage_key
         self._key = bucket.blob(storage_key)
         self._size = size
+        self._crowd = crowd
 
     @property
     def size(self) -> int:
@@ -53,19 +83,23 @@ class S3Opened:
     async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
         """The same in pieces of up to 1 MiB, one of them fetched ahead."""
         stream = _Stream(self._bucket, self._key, start, stop)
-        ahead = self._run(stream.next) if start < stop else None
-        try:
-            while ahead is not None:
-                data = await ahead
-                start += len(data)
-                ahead = self._run(stream.next) if start < stop else None
-                yield data
-        except Gone as error:
-            raise BlobUnknown(self._storage_key) from error
-        finally:
-            if ahead is not None:
-                ahead.add_done_callback(_heed)
-            self._run(stream.close).add_done_callback(_heed)
+        with self._crowd.joined():
+            ahead = self._ahead(stream, stop - start)
+            try:
+                while ahead is not None:
+                    data = await ahead
+                    start += len(data)
+                    ahead = self._ahead(stream, stop - start)
+                    yield data
+            except Gone as error:
+                raise BlobUnknown(self._storage_key) from error
+            finally:
+                if ahead is not None:
+                    ahead.add_done_callback(_heed)
+                self._run(stream.close).add_done_callback(_heed)
+
+    def _ahead(self, stream: "_Stream", left: int) -> "asyncio.Future[bytes] | None":
+        return self._run(partial(stream.next, self._crowd.piece)) if left > 0 else None
 
     async def close(self) -> None:
         """Nothing is held between two reads."""
@@ -88,14 +122,14 @@ class _Stream:
         self._body: Any = None
         self._lock = threading.Lock()
 
-    def next(self) -> bytes:
-        """Up to 1 MiB, and never nothing."""
+    def next(self, most: int) -> bytes:
+        """Up to so many bytes, and never nothing."""
         with self._lock:
-            data = self._bucket.tried(self._step)
+            data = self._bucket.tried(partial(self._step, most))
             self._at += len(data)
             return data
 
-    def _step(self) -> bytes:
+    def _step(self, most: int) -> bytes:
         try:
             if self._body is None:
                 wanted = f"bytes={self._at}-{self._stop - 1}"
@@ -103,7 +137,7 @@ class _Stream:
                     Bucket=self._bucket.name, Key=self._key, Range=wanted
                 )
                 self._body = answer["Body"]
-            data: bytes = self._body.read(min(_CHUNK, self._stop - self._at))
+            data: bytes = self._body.read(min(most, self._stop - self._at))
             if not data:
                 raise BotoCoreError
         except BaseException:
@@ -154,7 +188,7 @@ def _hash_stream(bucket: S3Bucket, key: str, span: tuple[int, int], state: "hash
     began_s, used_s = time.perf_counter(), time.thread_time()
     try:
         while start < stop:
-            data = stream.next()
+            data = stream.next(_CHUNK)
             state.update(data)
             start += len(data)
     finally:

@@ -1,14 +1,15 @@
 """Hashing what a real store has, through a proxy that is slow or breaks off."""
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import TypeVar
 
 import pytest
 
 from registry.adapters.s3_client import S3Bucket, new_key
-from registry.adapters.s3_reading import hash_object
+from registry.adapters.s3_reading import Crowd, S3Opened, hash_object
 from registry.core.digest import Digest
 from registry.core.errors import UploadUnknown
 from registry.core.storage_url import S3Url
@@ -79,3 +80,30 @@ async def test_an_object_that_is_gone_or_shorter_has_no_hash(bucket: S3Bucket) -
     for found, size in ((new_key(), 5), (key, 6)):
         with pytest.raises(UploadUnknown):
             await hash_object(bucket, run, found, size, "sha256")
+
+
+@pytest.mark.parametrize(
+    ("streams", "piece"),
+    [(0, MIB), (1, MIB), (8, MIB), (16, MIB // 2), (64, MIB // 8), (1000, MIB // 16)],
+)
+def test_the_more_streams_the_smaller_their_pieces(streams: int, piece: int) -> None:
+    crowd = Crowd()
+    with contextlib.ExitStack() as stack:
+        for _ in range(streams):
+            stack.enter_context(crowd.joined())
+        assert crowd.piece == piece
+    assert crowd.piece == MIB
+
+
+async def test_streams_that_end_early_leave_the_crowd(bucket: S3Bucket) -> None:
+    key, _ = kept(bucket, 9 * MIB)
+    crowd = Crowd()
+    blob = S3Opened(bucket, run, key, 9 * MIB, crowd)
+    streams = [blob.chunks(0, 9 * MIB) for _ in range(16)]
+    for stream in streams:
+        await anext(aiter(stream))
+    assert crowd.piece == MIB // 2
+    for stream in streams:
+        assert isinstance(stream, AsyncGenerator)
+        await stream.aclose()
+    assert crowd.piece == MIB
