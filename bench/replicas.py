@@ -110,8 +110,8 @@ def group(share: float) -> Iterator[Path | None]:
 def cases(connections: int, *, redirects: bool) -> dict[str, list[load.Ask]]:
     """What is asked for in turn; every push is of bytes and names that nobody has seen."""
     name, accept = "/v2/bench/small", f"Accept: {small.MANIFEST_TYPE}\r\n"
-    blob, ollama = f"{name}/blobs/{small.digest(_LARGE)}", "User-Agent: ollama/0.33\r\n"
-    redirect = load.Ask("GET", blob, headers=ollama, status=307)
+    blob, agent = f"{name}/blobs/{small.digest(_LARGE)}", "User-Agent: ollama-transfer/1\r\n"
+    redirect = load.Ask("GET", blob, headers=agent, status=307)
     found = {
         "pull": [
             load.Ask("HEAD", f"{name}/manifests/tag0500", headers=accept),
@@ -208,7 +208,7 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=args.folder)))
         if args.s3:
-            port = stack.enter_context(s3_direct.store(args.s3, folder / "store"))
+            port = stack.enter_context(s3_direct.store(args.s3, folder / "store")).port
             environ |= s3_direct.environ(port)
         groups = [stack.enter_context(group(args.share)) for _ in range(2)]
         replicas = [
@@ -224,7 +224,7 @@ def main() -> None:
         for limits, replica in zip(groups, replicas, strict=True):
             if limits:
                 (limits / "cgroup.procs").write_text(str(replica.process.pid))
-        print(f"{len(os.sched_getaffinity(0))} cores, {args.share or 'any'} of one for each replica")
+        print(f"{len(os.sched_getaffinity(0))} cores, {args.share or 'all'} for each replica")
         report(measure(fronts, replicas, args))
 
 

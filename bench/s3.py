@@ -3,11 +3,12 @@
 
     python bench/s3.py --folder /fast/disk --s3 PATH/versitygw [--distribution PATH/registry]
 
-Rates of an upload (POST, PATCH, PUT) and of a download, and the server's CPU milliseconds per
-100 MB: of ours, of boto3's own upload_file and download_fileobj (in this process), of the
-distribution project's registry over the same store. One after the other in each round, so that
-whatever else the machine does meets all of them; read the ratios. Last, the most memory that ours
-took while many uploads and downloads ran at once.
+Rates of an upload (POST, PATCH, PUT) and of a download, and the CPU milliseconds per 100 MB that
+the server and the store take for it: of ours, of boto3's own upload_file and download_fileobj (in
+this process), of the distribution project's registry over the same store. One after the other in
+each round, so that whatever else the machine does meets all of them; read the ratios. What was
+stored is deleted after each: its memory is used again, where fresh memory of a virtual machine
+would cost the store as much as all its work.
 """
 
 import contextlib
@@ -15,12 +16,13 @@ import os
 import socket
 import statistics
 import tempfile
-import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import boto3
 import servers
@@ -45,24 +47,21 @@ def main() -> None:
     parser = servers.options(__doc__)
     parser.add_argument("--s3", type=Path, required=True, help="a versitygw binary")
     parser.add_argument("--distribution", type=Path, help="a distribution v3 binary")
-    parser.add_argument("--size", type=int, default=256, help="MiB of a blob")
-    parser.add_argument("--at-once", type=int, default=64, help="transfers for the memory")
-    parser.add_argument("--each", type=int, default=64, help="MiB of each of those")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 1024], help="MiB of a blob")
     args = parser.parse_args()
     with contextlib.ExitStack() as stack:
         scratch = tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-s3-")
         folder = Path(stack.enter_context(scratch)).absolute()
-        port = stack.enter_context(store(args.s3, folder / "store"))
-        body = stack.enter_context(Body(args.size * MIB, chunked=False))
-        server = stack.enter_context(_ours(args.ours, folder, port))
-        peers = [server]
+        held = stack.enter_context(store(args.s3, folder / "store"))
+        peers = [stack.enter_context(ours(args.ours, folder, held.port))]
         if args.distribution:
-            peers.append(stack.enter_context(_distribution(args.distribution, folder, port)))
-        _rates(peers, _client(port), body, args.rounds)
-        _memory(server, args.at_once, args.each)
+            peers.append(stack.enter_context(_distribution(args.distribution, folder, held.port)))
+        for size in args.sizes:
+            with Body(size * MIB, chunked=False) as body:
+                _report(size, _rates(Place(held, _client(held.port)), peers, body, args.rounds))
 
 
-def _ours(command: str, folder: Path, port: int) -> contextlib.AbstractContextManager[Server]:
+def ours(command: str, folder: Path, port: int) -> contextlib.AbstractContextManager[Server]:
     environ = {
         "REGISTRY_STORAGE_URL": f"s3://{BUCKET}/ours?endpoint=http://127.0.0.1:{port}",
         "REGISTRY_S3__ACCESS_KEY": KEYS["access"],
@@ -84,7 +83,7 @@ def _distribution(binary: Path, folder: Path, s3: int) -> Iterator[Server]:
         yield server
 
 
-def _client(port: int):
+def _client(port: int) -> Any:
     return boto3.client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{port}",
@@ -95,41 +94,77 @@ def _client(port: int):
     )
 
 
-def _rates(peers: list[Server], client, body: Body, rounds: int) -> None:
-    rows: dict[str, list[tuple[float, float, float, float]]] = {}
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The store, and a client of its own."""
+
+    server: Server
+    client: Any
+
+    def empty(self) -> None:
+        """Delete everything."""
+        for item in self.client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
+            self.client.delete_object(Bucket=BUCKET, Key=item["Key"])
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An upload and a download: MB/s, and CPU ms per 100 MB of the server and of the store."""
+
+    up: tuple[float, float, float]
+    down: tuple[float, float, float]
+
+
+def _rates(place: Place, peers: list[Server], body: Body, rounds: int) -> dict[str, list[Row]]:
+    rows: dict[str, list[Row]] = defaultdict(list)
     for _ in range(rounds):
         digest = body.renew()
-        file = os.dup(body._file)
-        name = f"/proc/self/fd/{file}"
-        up = _timed(time.process_time, partial(client.upload_file, name, BUCKET, "bench"))
+        measured = partial(_measured, place.server, body.size)
+        name = f"/proc/self/fd/{body._file}"
+        up = measured(time.process_time, partial(place.client.upload_file, name, BUCKET, "bench"))
         with Path(os.devnull).open("wb") as sink:
-            get = partial(client.download_fileobj, BUCKET, "bench", sink)
-            down = _timed(time.process_time, get)
-        rows.setdefault("boto3", []).append((*up, *down))
-        os.close(file)
+            get = partial(place.client.download_fileobj, BUCKET, "bench", sink)
+            rows["boto3"].append(Row(up, measured(time.process_time, get)))
+        place.empty()
         for server in peers:
             cpu = partial(getattr, server, "cpu")
-            up = _timed(cpu, partial(_push, server.port, body, digest))
+            up = measured(cpu, partial(_push, server.port, body, digest))
             path = f"/v2/team/m/blobs/sha256:{digest}"
-            down = _timed(cpu, partial(_pull, server.port, path, body.size))
-            rows.setdefault(server.name, []).append((*up, *down))
-    scale = 100e6 / body.size * 1000
-    best = {name: [min(column) for column in zip(*row, strict=True)] for name, row in rows.items()}
-    for name, row in rows.items():
-        up, up_cpu, down, down_cpu = map(statistics.median, zip(*row, strict=True))
-        print(
-            f"{name:12} up {body.size / up / 1e6:5.0f} MB/s, {up_cpu * scale:4.0f} ms CPU/100 MB; "
-            f"down {body.size / down / 1e6:5.0f} MB/s, {down_cpu * scale:4.0f} ms; "
-            f"best {body.size / best[name][0] / 1e6:.0f}, {body.size / best[name][2] / 1e6:.0f}",
-            flush=True,
-        )
+            down = measured(cpu, partial(_pull, server.port, path, body.size))
+            rows[server.name].append(Row(up, down))
+            place.empty()
+    return rows
 
 
-def _timed(cpu: Callable[[], float], work: Callable[[], object]) -> tuple[float, float]:
-    used, began = cpu(), time.perf_counter()
+def _measured(
+    store: Server, size: int, cpu: Callable[[], float], work: Callable[[], object]
+) -> tuple[float, float, float]:
+    used, stored, began = cpu(), store.cpu, time.perf_counter()
     work()
     took = time.perf_counter() - began
-    return took, cpu() - used
+    scale = 100e6 / size * 1000
+    return size / took / 1e6, (cpu() - used) * scale, (store.cpu - stored) * scale
+
+
+def _report(size: int, rows: dict[str, list[Row]]) -> None:
+    print(f"{size} MiB")
+    medians: dict[str, tuple[float, float]] = {}
+    for name, row in rows.items():
+        up, up_cpu, up_store = map(statistics.median, zip(*(one.up for one in row), strict=True))
+        down, cpu, held = map(statistics.median, zip(*(one.down for one in row), strict=True))
+        medians[name] = up, down
+        best = max(one.up[0] for one in row), max(one.down[0] for one in row)
+        ratios = "".join(
+            f", {up / other[0]:.2f} and {down / other[1]:.2f} x {peer}"
+            for peer, other in medians.items()
+            if name != peer
+        )
+        print(
+            f"  {name:12} up {up:5.0f} MB/s (CPU ms/100 MB {up_cpu:3.0f}, store {up_store:3.0f}); "
+            f"down {down:5.0f} ({cpu:3.0f}, {held:3.0f}); "
+            f"best {best[0]:.0f}, {best[1]:.0f}{ratios}",
+            flush=True,
+        )
 
 
 def _push(port: int, body: Body, digest: str) -> None:
@@ -155,31 +190,6 @@ def _pull(port: int, path: str, size: int) -> None:
             got += count
     if status != 200:
         raise SystemExit(f"download: {status}")
-
-
-def _memory(server: Server, at_once: int, each: int) -> None:
-    most, done = [server.memory], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.02):
-            most[0] = max(most[0], server.memory)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    with contextlib.ExitStack() as stack:
-        bodies = [
-            stack.enter_context(Body(MIB * each, chunked=False)) for _ in range(min(at_once, 8))
-        ]
-        names = [body.renew() for body in bodies]
-        jobs = [(bodies[n % len(bodies)], names[n % len(bodies)]) for n in range(at_once)]
-        with ThreadPoolExecutor(at_once) as pool:
-            list(pool.map(lambda job: _push(server.port, *job), jobs))
-            up = most[0]
-            path = "/v2/team/m/blobs/sha256:"
-            list(pool.map(lambda job: _pull(server.port, path + job[1], job[0].size), jobs))
-    done.set()
-    watcher.join()
-    print(f"{at_once} at once: {up:.0f} MiB at most for uploads, {most[0]:.0f} MiB with downloads")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -38,7 +39,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         scratch = tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-s3-")
         folder = Path(stack.enter_context(scratch)).absolute()
-        port = stack.enter_context(store(args.s3, folder / "store"))
+        port = stack.enter_context(store(args.s3, folder / "store")).port
         ours = servers.ours(args.ours, folder / "data", environ=environ(port))
         server = stack.enter_context(ours)
         body = stack.enter_context(Body(PART // (1 << 20) << 20, chunked=False))
@@ -48,7 +49,8 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def store(binary: Path, folder: Path):
+def store(binary: Path, folder: Path) -> Iterator[Server]:
+    """An object store with an empty bucket."""
     (folder / BUCKET).mkdir(parents=True)
     port = servers._free_port()
     line = [binary, "--port", f"127.0.0.1:{port}", "--quiet", "--keep-alive", "posix", folder]
@@ -56,7 +58,7 @@ def store(binary: Path, folder: Path):
     process = subprocess.Popen(line, env=os.environ | keys, stdout=subprocess.DEVNULL)
     try:
         servers._wait(port, process)
-        yield port
+        yield Server("store", port, process)
     finally:
         process.terminate()
         process.wait(30)
