@@ -30,10 +30,11 @@ from registry.adapters.catalog_sql import open_catalog
 from registry.services.access.accounts import Accounts
 from registry.settings import Settings
 from tests.support import faulty_s3
-from tests.support.crowd import Crowd, Tally, digest_of
+from tests.support.crowd import Crowd, digest_of
 from tests.support.postgres import PostgresServer
 from tests.support.s3 import KEYS, S3Server
 from tests.support.server import Server
+from tests.support.tally import Tally, lines
 from tests.support.troubles import (
     Clocks,
     Site,
@@ -81,7 +82,7 @@ class Outages:
                     if not ONLY or name in ONLY.split(","):
                         self._kind(name, trouble, crowd)
             finally:
-                print("\n" + "\n".join(self._lines()))
+                print("\n" + "\n".join(lines(self.table)))
 
     def _kind(self, name: str, trouble: Trouble, crowd: Crowd) -> None:
         tally = self.table[name] = crowd.tally = Tally()
@@ -110,21 +111,6 @@ class Outages:
             _wait_ready(server.url)
         crowd.rest()
         crowd.check()
-
-    def _lines(self) -> Iterator[str]:
-        yield (
-            "| trouble | rounds | requests | acknowledged | refused | broken off | read whole | "
-            "lost | works again, s | slowest, s | health, s |"
-        )
-        yield "| --- " * 11 + "|"
-        for name, tally in self.table.items():
-            refused = ", ".join(f"{n} x {status}" for status, n in sorted(tally.refused.items()))
-            yield (
-                f"| {name} | {tally.rounds} | {tally.requests} | {tally.acknowledged} | "
-                f"{refused or 0} | {tally.broken} | {tally.read} | 0 | "
-                f"{tally.recovered_s:.1f} | {tally.slowest_s:.1f} | "
-                f"{tally.look_s:.1f}, unready {tally.unready} of {tally.live} |"
-            )
 
 
 def _wait_ready(url: str) -> None:

@@ -12,11 +12,11 @@ import json
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tests.support import gguf
+from tests.support.tally import Tally
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -35,26 +35,13 @@ class Wrong(Exception):
     """Something that must not happen."""
 
 
+class Lost(Wrong):
+    """Something acknowledged is not there, or not as it was."""
+
+
 def digest_of(data: bytes) -> str:
     """Its digest, as the protocol writes it."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-@dataclass
-class Tally:
-    """Counts of one kind of trouble."""
-
-    rounds: int = 0
-    requests: int = 0
-    acknowledged: int = 0
-    refused: Counter[int] = field(default_factory=Counter)
-    broken: int = 0
-    read: int = 0
-    slowest_s: float = 0.0
-    recovered_s: float = 0.0
-    live: int = 0  # looks at /healthz that were answered
-    unready: int = 0  # looks at /readyz that told of the trouble
-    look_s: float = 0.0  # the slowest of them
 
 
 @dataclass(frozen=True)
@@ -139,6 +126,12 @@ class Crowd:
             time.sleep(0.02)
         return (self.recovered_at or time.monotonic()) - self.healed_at
 
+    def blame(self, deed: str, error: Exception) -> None:
+        """Write down what must not happen."""
+        with self.lock:
+            self.wrong.append(f"{deed}: {type(error).__name__} {error}")
+            self.tally.lost += isinstance(error, Lost)
+
     def check(self) -> None:
         """Read everything acknowledged, whole; only while they rest, and nothing is in trouble."""
         for client in self.clients:
@@ -173,7 +166,7 @@ class Client:
             except (Refused, *_BROKEN):
                 time.sleep(0.1)
             except (Wrong, KeyError, ValueError) as error:
-                self.crowd.wrong.append(f"{deed.__name__}: {type(error).__name__} {error}")
+                self.crowd.blame(deed.__name__, error)
                 time.sleep(0.1)
             time.sleep(0.02)
         self.idle.set()
@@ -251,7 +244,9 @@ class Client:
 
     def _where(self, path: str) -> tuple[str, int]:
         """Where an upload stands."""
-        answer = self.ask("GET", path, expect=(204,))
+        answer = self.ask("GET", path, expect=(204, 404))
+        if answer.status == 404:  # where there was no room, it was given up
+            raise Refused(path)
         last = answer.headers["Range"]  # "0-0" is said of nothing, too; no piece is one byte long
         return _path_of(answer), 0 if last == "0-0" else int(last.rpartition("-")[2]) + 1
 
@@ -341,15 +336,15 @@ class Client:
         parts = [answer.body]
         manifest = json.loads(answer.body)
         for part in [manifest["config"], *manifest["layers"]]:
-            data = self.ask("GET", f"{blobs}/{part['digest']}").body
-            if digest_of(data) != part["digest"]:
-                raise Wrong(f"{path}: {part['digest']} has other bytes")
-            parts.append(data)
+            found = self.ask("GET", f"{blobs}/{part['digest']}", expect=(200, 404))
+            if found.status == 404 or digest_of(found.body) != part["digest"]:
+                raise Lost(f"{path}: {part['digest']}: {found.status}, {len(found.body)} bytes")
+            parts.append(found.body)
         return parts
 
     def _expect(self, name: str, found: str, known: set[str]) -> None:
         if found not in known:
-            raise Wrong(f"LOST {name}: {found or 'nothing'} instead of {known}")
+            raise Lost(f"{name}: {found or 'nothing'} instead of {known}")
         self.crowd.tally.read += 1
 
     def look_up(self) -> None:
@@ -358,7 +353,7 @@ class Client:
         models = json.loads(self.ask("GET", "/api/tags").body)["models"]
         names = {item["name"].removesuffix(":latest") for item in models}
         if missing := set(sure) - names:
-            raise Wrong(f"LOST {missing}: not in the list of {len(names)}")
+            raise Lost(f"{missing}: not in the list of {len(names)}")
 
     def check(self) -> None:
         """Everything; then it is known what became of the rest, too."""
@@ -372,7 +367,7 @@ class Client:
         try:
             look(name)
         except (Refused, Wrong, *_BROKEN) as error:
-            self.crowd.wrong.append(f"check: {type(error).__name__} {error}")
+            self.crowd.blame("check", error)
 
     # ---- names and bytes
 
