@@ -178,8 +178,9 @@ async def test_another_registry_that_has_the_blob_repairs_it(lib: Library) -> No
         assert size == len(WEIGHTS)
         await lib.blobs.receive(digest, Bytes(WEIGHTS))
 
-    service, found = Scrub(lib.catalog, lib.store, lib.clock), Findings()
+    service = Scrub(lib.catalog, lib.store, lib.clock)
     for repaired in (0, 1):
+        found = Findings()
         texts = [event.text async for event in service.run(ScrubWish(), fetch, found)]
         assert found.repaired == repaired
         assert (f"repaired: {DIGEST}" in texts) == bool(repaired)
