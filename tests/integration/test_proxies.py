@@ -36,7 +36,8 @@ from tests.support.stock_clients import (
     some_bytes,
 )
 
-WAYS = ["direct", "nginx", "nginx-files", "caddy"]
+SENT_BY_NGINX = pytest.mark.folder("nginx sends the store's files by itself")
+WAYS = ["direct", "nginx", pytest.param("nginx-files", marks=SENT_BY_NGINX), "caddy"]
 
 
 @dataclass

@@ -41,9 +41,18 @@ class Stored:
 
     place: Path | tuple[S3Bucket, str]
 
+    def read(self) -> bytes:
+        """The bytes, whatever they are by now."""
+        if isinstance(self.place, Path):
+            return self.place.read_bytes()
+        bucket, key = self.place
+        content: bytes = bucket.call("get_object", Key=key)["Body"].read()
+        return content
+
     def write(self, content: bytes) -> None:
         """Others come in their place."""
         if isinstance(self.place, Path):
+            self.place.unlink(missing_ok=True)  # its mode may forbid to write
             self.place.write_bytes(content)
         else:
             bucket, key = self.place

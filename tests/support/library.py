@@ -118,6 +118,13 @@ class Library:
             found.add(file.name.replace("-", ":"))
         return found
 
+    def size(self) -> int:
+        """Of all blobs in the store."""
+        if isinstance(self.store, S3BlobStore):
+            bucket = self.store.bucket
+            return sum(item["Size"] for item in bucket.listed(bucket.path("blobs", "")))
+        return sum(file.stat().st_size for file in (self.data / "blobs").iterdir())
+
     def incoming(self) -> list[str]:
         """What is on its way in, or was left over."""
         if isinstance(self.store, S3BlobStore):

@@ -15,7 +15,7 @@ from tests.support.certificates import Pair
 from tests.support.ports import free_port
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-START_S = 20.0
+START_S = 120.0  # 2 s, where nothing else is done
 PROXIES = ("nginx", "caddy")
 
 

@@ -334,6 +334,7 @@ def test_a_wiped_bucket_is_filled_again(
 
     keys = asyncio.run(wipe())
     assert keys
+    BACKENDS.lose_database(place.data)
     shutil.rmtree(place.data)
     restored = place.run(f"restore {tmp_path / 'saved'}")
     assert restored.exit_code == 0, restored.stderr

@@ -11,13 +11,9 @@ from registry.core.names import ModelName
 from registry.services.access.rights import TagGuard
 from registry.services.library.history import History
 from registry.settings import Retention
-from tests.support.backends import CHOSEN
 from tests.support.library import DAY_NS, Library, library
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.skipif("s3" in CHOSEN, reason="looks into the folder of blobs"),
-]
+pytestmark = pytest.mark.anyio
 BASE = ModelName.parse("base")
 ANN = TagGuard(who="ann")
 

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from registry.adapters.backup_folder import BackupFolder
-from registry.adapters.catalog_sql import resolve
 from registry.adapters.database_rows import DatabaseRows
 from registry.core.digest import Digest
 from registry.core.errors import OperationFailed, StorageFull
 from registry.core.names import ModelName
 from registry.services.upkeep.backup import Backup
+from tests.support.backends import BACKENDS
+from tests.support.gguf import SMALLEST
 from tests.support.library import Library, library
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +27,7 @@ async def lib(tmp_path: Path) -> AsyncIterator[Library]:
 
 
 def backup(lib: Library, place: BackupFolder) -> Backup:
-    rows = DatabaseRows(resolve("", lib.data / "registry.db"))
+    rows = DatabaseRows(BACKENDS.database(lib.data))
     return Backup(lib.blobs, rows, place, "1.0")
 
 
@@ -39,7 +40,6 @@ async def clear(lib: Library) -> None:
     await lib.housekeeping.purge()
 
 
-@pytest.mark.folder
 async def test_what_is_deleted_meanwhile_is_saved(lib: Library, tmp_path: Path) -> None:
     work, before = backup(lib, BackupFolder(tmp_path / "saved")), lib.files()
     async for event in work.run(with_blobs=True):
@@ -67,7 +67,6 @@ class Full(BackupFolder):
         await super().put(digest, chunks)
 
 
-@pytest.mark.folder
 async def test_a_backup_that_breaks_off_is_none_and_holds_nothing(
     lib: Library, tmp_path: Path
 ) -> None:
@@ -80,7 +79,6 @@ async def test_a_backup_that_breaks_off_is_none_and_holds_nothing(
     assert lib.files() == set()
 
 
-@pytest.mark.folder
 async def test_the_backup_before_stays_when_the_next_breaks_off(
     lib: Library, tmp_path: Path
 ) -> None:
@@ -96,7 +94,6 @@ async def test_the_backup_before_stays_when_the_next_breaks_off(
     assert list(place.lines(before))
 
 
-@pytest.mark.folder
 @pytest.mark.parametrize(
     ("known", "said"),
     [(False, r"1 of 3 blobs.*digest mismatch"), (True, r"1 of 3 blobs.*damaged")],
@@ -105,12 +102,12 @@ async def test_the_backup_before_stays_when_the_next_breaks_off(
 async def test_damaged_bytes_are_named_and_the_rest_is_saved(
     lib: Library, tmp_path: Path, known: bool, said: str
 ) -> None:
-    largest = max((lib.data / "blobs").iterdir(), key=lambda path: path.stat().st_size)
-    content = largest.read_bytes()
-    largest.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    digest = Digest.of(SMALLEST)
+    BACKENDS.stored(lib.data, digest).write(bytes([SMALLEST[0] ^ 1]) + SMALLEST[1:])
     if known:
-        digest = Digest.parse(largest.name)
-        await lib.catalog.write(lambda tx: tx.suspect(digest, largest.name, 1))
+        blob = await lib.catalog.read(lambda tx: tx.blob(digest))
+        assert blob is not None
+        await lib.catalog.write(lambda tx: tx.suspect(digest, blob.storage_key, 1))
     work = backup(lib, BackupFolder(tmp_path / "saved"))
     with pytest.raises(OperationFailed, match=said):
         async for _ in work.run(with_blobs=True):

@@ -16,14 +16,11 @@ from registry.ports.blobs import BlobStore, Opened
 from registry.ports.catalog import Transaction
 from registry.services.upkeep import scrub as module
 from registry.services.upkeep.scrub import Findings, Scrub, ScrubWish, Subset
-from tests.support.backends import CHOSEN
+from tests.support.backends import BACKENDS, Stored
 from tests.support.library import Library, library
 from tests.support.world import Bytes
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.skipif("s3" in CHOSEN, reason="looks into the folder of blobs"),
-]
+pytestmark = pytest.mark.anyio
 NAME = RepositoryName.parse("library/base")
 WEIGHTS = b"weights " * 1000
 DIGEST = Digest.of(WEIGHTS)
@@ -39,14 +36,14 @@ async def lib(tmp_path: Path) -> AsyncIterator[Library]:
         yield made
 
 
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
+def flip(stored: Stored) -> None:
+    data = bytearray(stored.read())
     data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    stored.write(bytes(data))
 
 
-def file_of(lib: Library) -> Path:
-    return lib.data / "blobs" / DIGEST.file_name
+def stored(lib: Library, digest: Digest = DIGEST) -> Stored:
+    return BACKENDS.stored(lib.data, digest)
 
 
 async def scrub(lib: Library, wish: ScrubWish | None = None) -> tuple[Findings, list[str]]:
@@ -61,7 +58,7 @@ async def test_sound_blobs_are_noted_as_such(lib: Library) -> None:
     await lib.base()
     found, texts = await scrub(lib)
     assert (found.blobs, found.damaged) == (3, 0)
-    assert found.size == sum(file.stat().st_size for file in (lib.data / "blobs").iterdir())
+    assert found.size == lib.size()
     assert texts == [found.text, "success"]
     assert await lib.catalog.read(lambda tx: tx.suspects("", 9)) == []
 
@@ -70,17 +67,16 @@ async def test_sound_blobs_are_noted_as_such(lib: Library) -> None:
     "harm",
     [
         flip,
-        lambda path: path.write_bytes(path.read_bytes()[:-1]),
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(b"\0" * len(WEIGHTS)),
-        lambda path: path.unlink(),
+        lambda stored: stored.write(stored.read()[:-1]),
+        lambda stored: stored.write(b""),
+        lambda stored: stored.write(b"\0" * len(WEIGHTS)),
+        lambda stored: stored.remove(),
     ],
 )
 async def test_a_harmed_blob_is_refused_until_it_is_sent_again(
-    lib: Library, harm: Callable[[Path], None]
+    lib: Library, harm: Callable[[Stored], None]
 ) -> None:
-    file_of(lib).chmod(0o644)
-    harm(file_of(lib))
+    harm(stored(lib))
     found, texts = await scrub(lib)
     assert found.damaged == 1
     assert any(text.startswith(f"damaged: {DIGEST}") for text in texts)
@@ -96,25 +92,24 @@ async def test_a_harmed_blob_is_refused_until_it_is_sent_again(
     await lib.blobs.receive(DIGEST, Bytes(WEIGHTS))
     assert (await lib.blobs.stat(NAME, DIGEST)).size == len(WEIGHTS)
     assert (await scrub(lib))[0].damaged == 0
-    assert file_of(lib).read_bytes() == WEIGHTS
+    assert stored(lib).read() == WEIGHTS
 
 
 async def test_a_text_of_a_model_is_made_good_by_the_next_create(lib: Library) -> None:
     await lib.base()
     await lib.make("told", origin="base", system="be kind")
-    path = lib.data / "blobs" / Digest.of(b"be kind").file_name
-    flip(path)
     await lib.housekeeping.finish()  # what is not synced yet is read out of the catalog
+    flip(stored(lib, Digest.of(b"be kind")))
     assert (await scrub(lib))[0].damaged == 1
     await lib.make("told", origin="base", system="be kind")
     assert (await scrub(lib))[0].damaged == 0
 
 
 async def test_bytes_that_came_back_are_sound_again(lib: Library) -> None:
-    away = lib.data / "away"
-    os.rename(file_of(lib), away)
+    there = stored(lib)
+    there.remove()
     assert (await scrub(lib))[0].damaged == 1
-    os.rename(away, file_of(lib))
+    there.write(WEIGHTS)
     assert (await scrub(lib, ScrubWish(only_suspect=True)))[0].blobs == 1
     assert (await lib.blobs.stat(NAME, DIGEST)).size == len(WEIGHTS)
     assert (await scrub(lib, ScrubWish(only_suspect=True)))[0].blobs == 0
@@ -153,7 +148,7 @@ async def test_a_blob_that_goes_and_comes_again_is_passed_over(lib: Library) -> 
         await lib.catalog.write(free)
         await lib.put(WEIGHTS)
 
-    file_of(lib).unlink()
+    stored(lib).remove()
     assert (await scrub_while(lib, come_again)).damaged == 0
     blob = await lib.catalog.read(lambda tx: tx.blob(DIGEST))
     assert blob is not None
@@ -161,14 +156,14 @@ async def test_a_blob_that_goes_and_comes_again_is_passed_over(lib: Library) -> 
 
 
 async def test_a_suspect_that_is_put_while_its_old_bytes_are_read_is_sound(lib: Library) -> None:
-    flip(file_of(lib))
+    flip(stored(lib))
     assert (await scrub(lib))[0].damaged == 1
     assert (await scrub_while(lib, lambda: lib.put(WEIGHTS))).damaged == 0
     assert await lib.catalog.read(lambda tx: tx.suspects("", 9)) == []
 
 
 async def test_another_registry_that_has_the_blob_repairs_it(lib: Library) -> None:
-    flip(file_of(lib))
+    flip(stored(lib))
     asked: list[RepositoryName] = []
 
     async def fetch(name: RepositoryName, digest: Digest, size: int) -> None:
@@ -225,8 +220,8 @@ async def test_the_rate_is_kept_and_long_reads_tell_how_far_they_are(
 
 async def test_a_model_whose_weights_are_damaged_is_still_listed(lib: Library) -> None:
     await lib.base()
-    for path in (lib.data / "blobs").iterdir():
-        flip(path)
+    for digest in lib.files():
+        flip(stored(lib, Digest.parse(digest)))
     await scrub(lib)
     assert await lib.models.find(ModelName.parse("base")) is not None
     suspects = await lib.catalog.read(lambda tx: tx.suspects("", 9))
