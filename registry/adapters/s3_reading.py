@@ -18,7 +18,7 @@ from registry.core.errors import BlobUnknown, UploadUnknown
 
 _CHUNK = 1 << 20
 _LEAST = 64 << 10  # smaller pieces cost more CPU than they save memory
-_TOGETHER = 8 << 20  # of the pieces of all streams
+_TOGETHER = 16 << 20  # of the pieces of all streams
 _BACK_BYTES = 8 << 20  # of one range when an object is read back, and of the first stream
 _BACK_STREAM = 64 << 20
 _BUSY = 5  # times its CPU that a stream may take: more means that the store is waited for
@@ -29,8 +29,7 @@ _BACK_STEP = 256 << 10
 class Crowd:
     """The streams that are open at once: the more, the smaller their pieces.
 
-    Measured, a stream to a slow client has nearly four pieces in memory: one is with the client,
-    one is fetched ahead, the library and the allocator have the rest.
+    Measured, a stream that fetches ahead, to a slow client, has nearly four pieces in memory.
     """
 
     def __init__(self) -> None:
@@ -40,6 +39,11 @@ class Crowd:
     def piece(self) -> int:
         """How many bytes a stream may fetch in one go."""
         return max(_LEAST, min(_CHUNK, _TOGETHER // max(1, self._streams)))
+
+    @property
+    def is_small(self) -> bool:
+        """Whether a stream may fetch ahead. Of many, others are fetched for meanwhile."""
+        return self.piece == _CHUNK
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
@@ -81,15 +85,15 @@ class S3Opened:
             raise BlobUnknown(self._storage_key) from error
 
     async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
-        """The same in pieces of up to 1 MiB, one of them fetched ahead."""
+        """The same in pieces of up to 1 MiB; while there are few streams, one is fetched ahead."""
         stream = _Stream(self._bucket, self._key, start, stop)
         with self._crowd.joined():
-            ahead = self._ahead(stream, stop - start)
+            ahead: asyncio.Future[bytes] | None = None
             try:
-                while ahead is not None:
-                    data = await ahead
+                while start < stop:
+                    data = await (ahead or self._next(stream))
                     start += len(data)
-                    ahead = self._ahead(stream, stop - start)
+                    ahead = self._next(stream) if self._crowd.is_small and start < stop else None
                     yield data
             except Gone as error:
                 raise BlobUnknown(self._storage_key) from error
@@ -98,8 +102,8 @@ class S3Opened:
                     ahead.add_done_callback(_heed)
                 self._run(stream.close).add_done_callback(_heed)
 
-    def _ahead(self, stream: "_Stream", left: int) -> "asyncio.Future[bytes] | None":
-        return self._run(partial(stream.next, self._crowd.piece)) if left > 0 else None
+    def _next(self, stream: "_Stream") -> "asyncio.Future[bytes]":
+        return self._run(partial(stream.next, self._crowd.piece))
 
     async def close(self) -> None:
         """Nothing is held between two reads."""

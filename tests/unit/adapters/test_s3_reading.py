@@ -84,7 +84,7 @@ async def test_an_object_that_is_gone_or_shorter_has_no_hash(bucket: S3Bucket) -
 
 @pytest.mark.parametrize(
     ("streams", "piece"),
-    [(0, MIB), (1, MIB), (8, MIB), (16, MIB // 2), (64, MIB // 8), (1000, MIB // 16)],
+    [(0, MIB), (1, MIB), (16, MIB), (32, MIB // 2), (64, MIB // 4), (1000, MIB // 16)],
 )
 def test_the_more_streams_the_smaller_their_pieces(streams: int, piece: int) -> None:
     crowd = Crowd()
@@ -92,6 +92,7 @@ def test_the_more_streams_the_smaller_their_pieces(streams: int, piece: int) -> 
         for _ in range(streams):
             stack.enter_context(crowd.joined())
         assert crowd.piece == piece
+        assert crowd.is_small == (streams <= 16)
     assert crowd.piece == MIB
 
 
@@ -99,7 +100,7 @@ async def test_streams_that_end_early_leave_the_crowd(bucket: S3Bucket) -> None:
     key, _ = kept(bucket, 9 * MIB)
     crowd = Crowd()
     blob = S3Opened(bucket, run, key, 9 * MIB, crowd)
-    streams = [blob.chunks(0, 9 * MIB) for _ in range(16)]
+    streams = [blob.chunks(0, 9 * MIB) for _ in range(32)]
     for stream in streams:
         await anext(aiter(stream))
     assert crowd.piece == MIB // 2
@@ -107,3 +108,17 @@ async def test_streams_that_end_early_leave_the_crowd(bucket: S3Bucket) -> None:
         assert isinstance(stream, AsyncGenerator)
         await stream.aclose()
     assert crowd.piece == MIB
+
+
+@pytest.mark.parametrize("others", [0, 40])
+async def test_a_stream_has_all_bytes_in_a_crowd_too(bucket: S3Bucket, others: int) -> None:
+    key, digest = kept(bucket, 5 * MIB + 1)
+    crowd = Crowd()
+    with contextlib.ExitStack() as stack:
+        for _ in range(others):
+            stack.enter_context(crowd.joined())
+        blob = S3Opened(bucket, run, key, 5 * MIB + 1, crowd)
+        data = b"".join([piece async for piece in blob.chunks(0, 5 * MIB + 1)])
+        assert Digest.of(data) == digest
+        assert b"".join([piece async for piece in blob.chunks(7, 8)]) == data[7:8]
+        assert [piece async for piece in blob.chunks(5, 5)] == []
