@@ -181,7 +181,8 @@ class Filing:
 
     def _note(self, due: _Due) -> None:
         self._keys += [item.storage_key for item in due.contents]
-        self._changes += due.changes
+        # without their bytes: whoever takes in a whole folder has a hundred thousand of them
+        self._changes += [FolderChange(change.id, change.name, None) for change in due.changes]
         self._written = due.end(self._written)
 
     async def finish(self) -> None:
@@ -216,7 +217,6 @@ class Filing:
         """Write the records that are due, sync what was written so far, then forget it."""
         mark, keys, changes = self._written, self._keys, self._changes
         self._keys, self._changes = [], []
-        changes = [FolderChange(change.id, change.name, None) for change in changes]
         await self._write_records([item.name for item in changes])
 
         def sync() -> None:

@@ -14,6 +14,10 @@ _NS = 10**9
 _FRESH_NS = 23 * 3_600 * _NS
 """Less than a day by what the days of two processes may be apart."""
 _WAIT_S = 60.0
+_TITLES = {
+    "look": "through the store, for what the catalog does not know",
+    "retention": "tags that no rule keeps",
+}
 
 Duty = Callable[[], Awaitable[object]]
 
@@ -55,7 +59,7 @@ class Daily:
             await duty()
             return ""
 
-        what = What(kind, _key(kind), "once a day")
+        what = What(kind, _key(kind), _TITLES.get(kind, "once a day"))
         asking = Asking(f"{_key(kind)} {self._sharing.process}")
         async with self._sharing.join(what, asking, work) as share:
             result = None
