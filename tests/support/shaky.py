@@ -192,7 +192,9 @@ class Shaky:
         self.ahead_ns += 40 * DAY_NS
         services = self.services
         await services.uploads.sweep()
-        async for _ in services.upkeep.collection.run(0, untagged=True):
+        async for _ in services.upkeep.history.dropping(self.now()):
+            pass
+        async for _ in services.housekeeping.sweeping(0):
             pass
         strays = Strays(services.catalog, services.store, pause_s=0)
         await Adoption(services.manifests, self.models_folder, 3_600, strays, young_s=0).run()
