@@ -29,7 +29,7 @@ WAYS: list[tuple[How, bool]] = [
     ("full", False),  # who has no room does not ask again at once
     ("slow", True),
 ]  # fmt: skip
-EVERY = int(os.environ.get("REGISTRY_FAULTS_EVERY", "12" if CHOSEN else "4"))
+EVERY = int(os.environ.get("REGISTRY_FAULTS_EVERY", "16" if CHOSEN else "5"))
 DESCRIPTORS = Path("/proc/self/fd")
 
 
