@@ -18,7 +18,8 @@ from registry.adapters.catalog_sql import open_catalog, resolve
 from registry.adapters.tables import metadata
 from registry.core import media
 from registry.core.errors import OperationFailed, Unavailable
-from registry.ports.catalog import Transaction
+from registry.ports.catalog import Reader, Transaction
+from registry.ports.jobs import Asker, Job
 from tests.support.catalog_rows import digest, manifest, push, put_model
 from tests.support.postgres import PostgresServer
 
@@ -75,6 +76,39 @@ async def test_down_and_up_again_with_data(file: Path) -> None:
         await catalog.close()
         migrate.upgrade(url, "base")
         assert schema(file) == {}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+async def test_each_step_goes_down_and_up_and_tags_stay(
+    file: Path, database: str, request: pytest.FixtureRequest
+) -> None:
+    with ExitStack() as stack:
+        server = request.getfixturevalue("postgres") if database == "postgres" else None
+        given = stack.enter_context(server.database()) if server else ""
+        url = resolve(given, file)
+        migrate.upgrade(url)
+        catalog = open_catalog(given, file)
+        await catalog.write(lambda tx: put_model(tx, "team/m", "latest"))
+        await catalog.write(lambda tx: tx.lease([digest("w")], "holder", 1 << 60))
+        await catalog.write(lambda tx: tx.put_job(Job("j", "pull", "k", "t", "m", "ann", 1)))
+        await catalog.write(lambda tx: tx.put_asker(Asker("j", "holder", "process")))
+        before = await catalog.scan(tags)
+        await catalog.close()
+        steps = migrate.standing(url).known
+        for revision in reversed(steps[:-1]):
+            migrate.upgrade(url, revision)
+            assert migrate.standing(url).current == revision
+        for revision in steps[1:]:
+            migrate.upgrade(url, revision)
+        catalog = open_catalog(given, file)
+        assert await catalog.scan(tags) == before
+        await catalog.write(lambda tx: put_model(tx, "team/n", "latest"))
+        await catalog.close()
+
+
+def tags(tx: Reader) -> list[tuple[str, str]]:
+    return [(model.tag.model.short, str(model.tag.digest)) for model in tx.models()]
 
 
 _ROWS = [
