@@ -1,4 +1,4 @@
-"""Blobs that a proxy sends in our place."""
+"""Blobs that a proxy sends in our place, or that are sent piece by piece."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from registry.adapters.blobs_fs import FileBlobStore
 from registry.core.digest import Digest
 from registry.web.files import BlobResponse
 from registry.web.proxies import SENDS_FILES
-from tests.contract.blobs import keep
+from tests.contract.blobs import keep, some_bytes
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +31,16 @@ async def answered(
     store: FileBlobStore, scope: Scope, file: str = KEY
 ) -> tuple[dict[str, str], bytes]:
     """Headers and body of an answer to a proxy that has the files."""
+    response = BlobResponse(
+        await store.open(KEY), Digest.of(DATA), {"Docker-Content-Digest": "d"}, file=file
+    )
+    said = await messages(response, {"headers": [], SENDS_FILES: "/.blobs", **scope})
+    headers = {name.decode(): value.decode() for name, value in said[0]["headers"]}
+    return headers, b"".join(message["body"] for message in said[1:])
+
+
+async def messages(response: BlobResponse, scope: Scope) -> list[Message]:
+    """What the response says to its server."""
     said: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -40,13 +50,8 @@ async def answered(
         await asyncio.sleep(60)  # the client stays
         raise AssertionError
 
-    response = BlobResponse(
-        await store.open(KEY), Digest.of(DATA), {"Docker-Content-Digest": "d"}, file=file
-    )
-    base: Scope = {"type": "http", "method": "GET", "headers": [], SENDS_FILES: "/.blobs"}
-    await response({**base, **scope}, receive, send)
-    headers = {name.decode(): value.decode() for name, value in said[0]["headers"]}
-    return headers, b"".join(message["body"] for message in said[1:])
+    await response({"type": "http", "method": "GET", **scope}, receive, send)
+    return said
 
 
 @pytest.mark.parametrize("headers", [[], [(b"range", b"bytes=2-3")]])
@@ -79,3 +84,15 @@ async def test_a_blob_that_is_no_file_is_sent_here(store: FileBlobStore) -> None
     said, body = await answered(store, {}, file="")
     assert "x-accel-redirect" not in said
     assert body == DATA
+
+
+async def test_a_file_that_cannot_be_sent_by_the_kernel_goes_in_small_messages(
+    store: FileBlobStore,
+) -> None:
+    """Under TLS, where the server offers no zero copy: each slow reader has several in memory."""
+    data = some_bytes(600_000)
+    opened = await store.open(await keep(store, data))
+    said = await messages(BlobResponse(opened, Digest.of(data)), {"headers": []})
+    assert [len(message["body"]) for message in said[1:]] == [262_144, 262_144, 75_712]
+    assert b"".join(message["body"] for message in said[1:]) == data
+    assert [message.get("more_body", False) for message in said[1:]] == [True, True, False]
