@@ -38,6 +38,7 @@ async def test_the_sweep_forgets_what_ran_out(accounts: Accounts, clock: Clock) 
     assert short.key.id != long.key.id
 
 
+@pytest.mark.sqlite("reads the file of the database")
 async def test_no_secret_is_left_in_files_logs_or_texts(
     accounts_catalog: Catalog,
     clock: Clock,
