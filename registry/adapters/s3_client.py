@@ -59,7 +59,6 @@ _REFUSED = {
     "InvalidAccessKeyId": "it does not know the access key",
     "SignatureDoesNotMatch": "the secret key is wrong",
     "ExpiredToken": "the credentials have expired",
-    "RequestTimeTooSkewed": "the clock of this machine is off",
     "AuthorizationHeaderMalformed": "the region is wrong",
     "PermanentRedirect": "the region or the endpoint is wrong",
     "301": "the region or the endpoint is wrong",
@@ -248,6 +247,8 @@ def translated(error: ClientError | BotoCoreError) -> RegistryError | Gone:
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code in _GONE:
         return Gone(code)
+    if code == "RequestTimeTooSkewed":  # another replica's may be right
+        return Unavailable("the object store refuses the clock of this machine")
     if code in _FULL or status == 507:
         return StorageFull("no space left in the object store")
     if code in _BUSY or status >= 500 or status == 200:

@@ -296,6 +296,8 @@ def _ask(
 
 def _told(server: Server) -> float:
     """A server's clock, by its log."""
-    _ask(server, "GET", "/api/version")
-    stamps = re.findall(r"^(\d{4}-\S+)Z", server.log.read_text(), re.MULTILINE)
+    stamps: list[str] = []
+    while not stamps:
+        _ask(server, "GET", "/api/version")
+        stamps = re.findall(r"^(\d{4}-\S+Z)", server.log.read_text(), re.MULTILINE)
     return datetime.fromisoformat(stamps[-1]).timestamp()
