@@ -1,6 +1,6 @@
 """Repositories, tags, models and the spelling of names: that part of the catalog's SQL."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import and_, bindparam, delete, false, insert, literal, or_, select, true, update
@@ -255,12 +255,16 @@ class NameWriter(NameReader):
         if known is None:
             self._use_spelling(model, now)
         self._record(tag, (old, str(digest)), now, who)
-        self._change_folder(model, str(digest) if is_model else None)
+        changes: list[tuple[ModelName | RecordName, str | None]] = []
+        if model.is_valid:  # the models folder holds no others
+            changes.append((model, str(digest) if is_model else None))
+        references: list[str] = []
         if not is_model or (known is not None and not was_model) or _is_sha512(old, str(digest)):
-            self._change_record(repository.name, tag.name)
-            self._change_record(repository.name, str(digest))
+            references += tag.name, str(digest)
         if was_model and old != str(digest):
-            self._change_record(repository.name, old)  # this tag's file is another manifest's now
+            references.append(old)  # this tag's file is another manifest's now
+        changes += [(RecordName(repository.name, reference), None) for reference in references]
+        self._change_files(changes)
         return tag
 
     def delete_tag(self, repository_id: int, name: str, who: str = "") -> Digest | None:
@@ -316,13 +320,21 @@ class NameWriter(NameReader):
         self._change_file(RecordName(repository, reference), None)
 
     def _change_file(self, name: ModelName | RecordName, digest: str | None) -> None:
-        parts = name_parts(name)
-        self._sql.run(_DROP_FOLDER_CHANGE, **parts)
-        self._sql.run(_ADD_FOLDER_CHANGE, **parts, manifest_digest=digest)
+        self._change_files([(name, digest)])
+
+    def _change_files(self, changes: Sequence[tuple[ModelName | RecordName, str | None]]) -> None:
+        names = [(name_parts(name), digest) for name, digest in changes]
+        self._sql.many(_DROP_FOLDER_CHANGE, [parts for parts, _ in names])
+        rows = [{**parts, "manifest_digest": digest} for parts, digest in names]
+        self._sql.many(_ADD_FOLDER_CHANGE, rows)
 
     def _use_spelling(self, name: ModelName, now: int) -> None:
-        for kind, text in enumerate((name.host, name.namespace, name.model, name.tag)):
-            self._sql.run(_USE_SPELLING, kind=kind, key=text.lower(), text=text, since=now)
+        texts = (name.host, name.namespace, name.model, name.tag)
+        rows = [
+            {"kind": kind, "key": text.lower(), "text": text, "since": now}
+            for kind, text in enumerate(texts)
+        ]
+        self._sql.many(_USE_SPELLING, rows)
 
     def _unuse_spelling(self, name: ModelName) -> None:
         for kind, text in enumerate((name.host, name.namespace, name.model, name.tag)):

@@ -115,11 +115,12 @@ class Session:
             self._cursor.execute("SELECT pg_notify(%(channel)s, %(word)s)", values)
 
     def many(self, statement: Statement, rows: list[dict[str, Any]]) -> None:
-        """Run a statement without constants once for each of `rows`."""
+        """Run a statement once for each of `rows`; Postgres is waited for once."""
         if rows:
             made = statement.compiled.get(self._name)
-            text, _ = made or statement.compile(self._dialect)
-            self._cursor.executemany(text, rows)
+            text, constants = made or statement.compile(self._dialect)
+            values = [{**constants, **row} for row in rows] if constants else rows
+            self._cursor.executemany(text, values)
 
 
 class Queries:
