@@ -123,7 +123,7 @@ def _show_plan(word: str, findings: tuple["Finding", ...]) -> None:
 
 
 def _words(reason: str) -> str:
-    found: str = loaded("services.gc").REASONS[reason]
+    found: str = loaded("services.upkeep.gc").REASONS[reason]
     return found
 
 
