@@ -61,6 +61,16 @@ def test_the_compose_file_refers_to_what_is_in_it() -> None:
     assert "inside" in parsed["services"]["registry"]["networks"]
 
 
+def test_no_image_has_a_name_that_is_another_programs() -> None:
+    """A bare name is one of Docker's hub, where `registry` is Docker's own."""
+    images = [service["image"] for service in compose()["services"].values()]
+    images += re.findall(r"(?:-t|11434:11434) (\S+)", (DEPLOY / "Containerfile").read_text())
+    page = (ROOT / "docs" / "operations.md").read_text()
+    images += re.findall(r"docker build .*? -t (\S+)", page)
+    assert len(images) >= 10
+    assert all(re.match(r"(localhost|[\w-]+\.[\w.-]+)/", image) for image in images), images
+
+
 def test_what_is_to_be_filled_in_is_listed() -> None:
     wanted = set(re.findall(r"\$\{(\w+):\?", COMPOSE.read_text()))
     listed = set(re.findall(r"^(\w+)=", (COMPOSE.parent / "env.example").read_text(), re.M))
@@ -109,6 +119,7 @@ def test_the_image_is_built_of_what_is_in_the_sources() -> None:
     text = (DEPLOY / "Containerfile").read_text()
     assert "--require-hashes" in text
     assert re.search(r"^USER 65532", text, re.M), "not root"
+    assert "libgomp1" in text, "the engine is linked against it, and slim images lack it"
     settings = dict(re.findall(r"^ +(REGISTRY_\w+)=([^\s\\]+)", text, re.M))
     made = Settings.load(settings)
     assert (made.host, made.auth, str(made.data)) == ("0.0.0.0", True, "/data")
