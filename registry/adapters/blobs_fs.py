@@ -11,7 +11,7 @@ import contextlib
 import io
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -124,7 +124,7 @@ class FileBlobStore:
         file = IncomingFile(path, size_hint)
         if size_hint is not None and size_hint >= _EARLY:
             with os_errors():
-                await self._run(partial(_make_room, file, size_hint))
+                await self._opened(file, partial(_make_room, file, size_hint))
         self._active.add(path.name)
         return FsIncoming(self._workshop, path, file, 0, Running.fresh())
 
@@ -135,8 +135,10 @@ class FileBlobStore:
             raise UploadUnknown("upload unknown")
         file = IncomingFile(path, None)
         with os_errors():
-            if not await self._run(partial(file.take_up, size)):
-                raise UploadUnknown("upload unknown")
+            there = await self._opened(file, partial(file.take_up, size))
+        if not there:
+            file.close()
+            raise UploadUnknown("upload unknown")
         running = self._hashes.pop(key, None)
         if size == 0:
             running = Running.fresh()
@@ -144,6 +146,15 @@ class FileBlobStore:
             running = None
         self._active.add(key)
         return FsIncoming(self._workshop, path, file, size, running)
+
+    async def _opened(self, file: IncomingFile, job: Callable[[], T]) -> T:
+        """Do a job that opens a file; it is closed again if whoever asked goes away meanwhile."""
+        running = self._run(job)
+        try:
+            return await asyncio.shield(running)
+        except BaseException:
+            running.add_done_callback(partial(_close, file))
+            raise
 
     def new_key(self, digest: Digest) -> str:
         """The name that the blob's file will have."""
@@ -163,8 +174,12 @@ class FileBlobStore:
         if path is None:
             raise BlobUnknown(storage_key)
         with os_errors():
+            opening = self._run(partial(_open, path))
             try:
-                file, size = await self._run(partial(_open, path))
+                file, size = await asyncio.shield(opening)
+            except asyncio.CancelledError:
+                opening.add_done_callback(_close_unwanted)
+                raise
             except FileNotFoundError as error:
                 raise BlobUnknown(str(Digest.parse(storage_key))) from error
         return FsOpened(file, size, self._run)
@@ -251,6 +266,18 @@ def _open(path: Path) -> tuple[io.FileIO, int]:
     if hasattr(os, "posix_fadvise"):  # a wider read-ahead: a blob is read from its start to its end
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
     return file, os.fstat(file.fileno()).st_size
+
+
+def _close(file: IncomingFile, opening: "asyncio.Future[T]") -> None:
+    if not opening.cancelled():
+        opening.exception()  # nobody is left to tell
+    file.close()
+
+
+def _close_unwanted(opening: "asyncio.Future[tuple[io.FileIO, int]]") -> None:
+    """Whoever asked for the file went away while it was being opened."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[0].close()
 
 
 def _read(descriptor: int, start: int, stop: int) -> bytes:
