@@ -13,9 +13,10 @@ from registry.core.errors import OperationFailed, RegistryError, StorageFull, Un
 
 T = TypeVar("T")
 
-How = Literal["refused", "lost", "full", "slow"]
+How = Literal["refused", "lost", "full", "slow", "left"]
 """`refused`: nothing happens but the error. `lost`: it happens, and yet there is the error. `full`:
 nothing happens, because there is no room. `slow`: it takes a while, in which other things happen.
+`left`: whoever waits for what is being done goes away during the call.
 """
 PAUSE_S = 0.005
 
@@ -51,6 +52,7 @@ class Faults:
     calls: list[str] = field(default_factory=list)
     fired: bool = False
     meanwhile: Callable[[], Awaitable[None]] = _nothing
+    leave: Callable[[], object] = int
     _at: int = 0
     _how: How = "refused"
     _armed: bool = False
@@ -110,3 +112,5 @@ class Faults:
             raise error()
         if how == "full":
             raise StorageFull(FULL)
+        if how == "left":
+            self.leave()

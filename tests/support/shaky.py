@@ -7,11 +7,12 @@ at each error: a status that says what to do, a sentence, no path.
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from sqlalchemy import NullPool, create_engine, func, literal, select, union_all
@@ -33,6 +34,8 @@ from tests.support.faults import DATABASE, DISK, FULL, OBJECTS, Faults
 from tests.support.faulty_catalog import FaultyCatalog
 from tests.support.faulty_store import FaultyDirect, FaultyFolder, FaultyStore, Wire
 from tests.support.s3 import KEYS
+
+T = TypeVar("T")
 
 DAY_NS = 86_400 * 10**9
 PATIENCE_S = 30.0
@@ -216,6 +219,10 @@ class Shaky:
         return found
 
 
+async def _awaited(duty: Callable[[], Awaitable[object]]) -> None:
+    await duty()
+
+
 @dataclass
 class Client:
     """Asks a library. `again`: what failed is asked for once more, as it was."""
@@ -256,8 +263,20 @@ class Client:
 
     async def _once(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> Answer:
         ask = self.site.caller()
-        async with asyncio.timeout(PATIENCE_S):
-            return await ask(method, target, body, leaves=False, breaks_off=False, **headers)
+        return await self._patiently(
+            ask(method, target, body, leaves=False, breaks_off=False, **headers)
+        )
+
+    async def _patiently(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for an answer, but not for ever, and not when this client is to go away."""
+        task = asyncio.create_task(work)
+        loop = asyncio.get_running_loop()
+        self.site.faults.leave = partial(loop.call_soon_threadsafe, task.cancel)
+        done, _ = await asyncio.wait({task}, timeout=PATIENCE_S)
+        assert done, "no answer"
+        if task.cancelled():
+            raise GaveUp
+        return task.result()
 
     def _failed(self, answer: Answer) -> bool:
         """Whether an answer tells of the failure; then it is one that a client can understand."""
@@ -279,8 +298,7 @@ class Client:
     async def do(self, duty: Callable[[], Awaitable[object]]) -> None:
         """Something that the server does by itself, and again if it failed."""
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                await duty()
+            await self._patiently(_awaited(duty))
         except RegistryError as error:
             assert str(error) in CLEAR
             if not self.again:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 WAYS: list[tuple[How, bool]] = [
     ("refused", True), ("refused", False), ("lost", True), ("lost", False),
     ("full", False),  # who has no room does not ask again at once
-    ("slow", True),
+    ("slow", True), ("left", False),
 ]  # fmt: skip
 EVERY = int(os.environ.get("REGISTRY_FAULTS_EVERY", "16" if CHOSEN else "5"))
 DESCRIPTORS = Path("/proc/self/fd")
