@@ -17,6 +17,7 @@ from registry.workers.engine import Engine
 from registry.workers.processes import COMMAND
 
 _ASK_S = 20.0
+_LONGEST = 2_000
 
 log = structlog.get_logger()
 
@@ -38,17 +39,18 @@ async def accelerators(engine: Engine, environment: Mapping[str, str]) -> tuple[
         *COMMAND,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
         env=dict(environment),
         cwd="/",
     )
+    words = b""
     line = json.dumps({"devices": True, "parent": os.getpid()}).encode() + b"\n"
     try:
         async with asyncio.timeout(_ASK_S):
-            said, _ = await process.communicate(line)
+            said, words = await process.communicate(line)
         found = tuple(_device(item) for item in json.loads(said)["devices"])
     except (TimeoutError, ValueError, KeyError, TypeError):
-        log.warning("the engine does not tell what devices there are")
+        log.warning("the engine does not tell what devices there are", reason=_last_line(words))
         return ()
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -57,6 +59,12 @@ async def accelerators(engine: Engine, environment: Mapping[str, str]) -> tuple[
     for device in found:
         log.info("an accelerator", name=device.name, bytes=device.memory_total)
     return found
+
+
+def _last_line(words: bytes) -> str:
+    """Of what the child wrote to its standard error: a library that is missing, perhaps."""
+    lines = words[-_LONGEST:].decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def _device(told: Mapping[str, object]) -> Device:

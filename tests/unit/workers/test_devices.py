@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from registry.core.errors import CannotRun
 from registry.workers import devices, machine
@@ -42,6 +43,13 @@ async def test_one_that_does_not_tell_has_none(
     monkeypatch.setattr(devices, "_ASK_S", 1.0)
     told(monkeypatch, program)
     assert await accelerators(Engine("xllamacpp"), os.environ) == ()
+
+
+async def test_what_the_child_said_last_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    told(monkeypatch, "print('first', file=__import__('sys').stderr); import no_such_library")
+    with capture_logs() as logs:
+        assert await accelerators(Engine("xllamacpp"), os.environ) == ()
+    assert logs[0]["reason"] == "ModuleNotFoundError: No module named 'no_such_library'"
 
 
 @pytest.mark.engine
