@@ -47,7 +47,7 @@ from tests.support.troubles import (
     stopped,
 )
 
-SECONDS = float(os.environ.get("REGISTRY_OUTAGE_S", "2"))
+SECONDS = float(os.environ.get("REGISTRY_OUTAGE_S", "1"))
 ONLY = os.environ.get("REGISTRY_OUTAGE_KINDS", "")
 CLIENTS = 5
 SEED = int(os.environ.get("REGISTRY_OUTAGE_SEED", "1"))

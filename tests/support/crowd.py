@@ -220,8 +220,7 @@ class Client:
         """Over `/v2/`, the layer in pieces, going on where a piece was lost."""
         name = self._image("c")
         data = self._bytes()
-        started = self.ask("POST", f"/v2/{name}/blobs/uploads/", expect=(202,))
-        path = _path_of(started)
+        path = _path_of(self.ask("POST", f"/v2/{name}/blobs/uploads/", expect=(202,)))
         path = self._send(path, data)
         self.ask("PUT", f"{path}{_also(path)}digest={digest_of(data)}", expect=(201,))
         self._push_manifest(name, data)
@@ -232,7 +231,11 @@ class Client:
             piece = data[offset : offset + max(1, len(data) // 3)]
             span = {"Content-Range": f"{offset}-{offset + len(piece) - 1}"}
             try:
-                path = _path_of(self.ask("PATCH", path, piece, span, expect=(202,)))
+                given_up = (404,) if failures else ()  # where there was no room
+                answer = self.ask("PATCH", path, piece, span, expect=(202, *given_up))
+                if answer.status != 202:
+                    raise Refused(path)
+                path = _path_of(answer)
                 offset += len(piece)
             except (Refused, *_BROKEN):
                 failures += 1
