@@ -6,6 +6,8 @@ the process; it writes no access log.
 
 import asyncio
 import contextlib
+import logging
+import os
 import signal
 import socket
 import ssl
@@ -27,6 +29,8 @@ from registry.settings import Limits, Settings
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75
 _CANCELLED_S = 5.0  # for cancelled requests to clean up
+_CLOSING_S = 20.0
+"""For the application to end. A database or a store that hangs would keep it for minutes."""
 STOPPING = "registry.stopping"
 """Under this name the application's state may have a function to be called when the server stops.
 
@@ -39,6 +43,9 @@ def run_server(
     make_app: Callable[[], ASGIApp], settings: Settings, ready: Callable[[int], None]
 ) -> None:
     """Serve until SIGTERM or SIGINT; then running requests get `limits.shutdown_s`.
+
+    Half a minute later at the latest the process ends, whatever keeps it: a killed one loses
+    nothing either.
 
     The port is bound first, then `make_app` is called inside the loop, then `ready` with the port.
 
@@ -115,6 +122,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, let requests finish, stop the application."""
+        if threading.current_thread() is threading.main_thread():
+            _end_after(self._grace_s + _CANCELLED_S + _CLOSING_S)
         parting = asyncio.create_task(self._part())
         if stopping := self.lifespan.state.get(STOPPING):
             stopping()
@@ -167,6 +176,18 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _end_after(time_s: float) -> None:
+    """End this process then, unless it has ended by itself: threads that wait would keep it too."""
+
+    def end() -> None:
+        logging.getLogger("uvicorn.error").error("Something hangs: ended without waiting for it")
+        os._exit(1)
+
+    timer = threading.Timer(time_s, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _context_of(tls: Certificates) -> Callable[..., ssl.SSLContext]:

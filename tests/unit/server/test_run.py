@@ -35,6 +35,27 @@ PROGRAM = textwrap.dedent(
     print("stopped", [type(error).__name__ for error in seen.errors], flush=True)
     """
 )
+HANGING = textwrap.dedent(
+    """
+    import asyncio, contextlib, sys, time
+    from pathlib import Path
+    from starlette.applications import Starlette
+    from registry.server import run
+    from registry.settings import Limits, Settings
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app):
+        yield
+        await asyncio.to_thread(time.sleep, 600)
+
+    run._CANCELLED_S = run._CLOSING_S = 0.1
+    limits = Limits.model_validate({"shutdown_s": 0.1})
+    settings = Settings.load({}, data=Path(sys.argv[1]), port=0, limits=limits)
+    run.run_server(
+        lambda: Starlette(lifespan=lifespan), settings, lambda port: print(port, flush=True)
+    )
+    """
+)
 Start = Callable[[float], tuple["subprocess.Popen[str]", socket.socket]]
 
 
@@ -99,6 +120,23 @@ def test_an_upload_that_takes_too_long_is_ended_and_leaves_nothing(
     out, _ = process.communicate(timeout=10)
     assert (process.returncode, out) == (0, "stopped ['CancelledError']\n")
     assert os.listdir(tmp_path / "incoming") == []
+
+
+def test_a_part_that_hangs_does_not_keep_the_process(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGING, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        try:
+            _, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (1, "Something hangs: ended without waiting for it\n")
 
 
 def test_a_port_that_is_taken_is_one_clear_error() -> None:
