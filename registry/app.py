@@ -1,9 +1,8 @@
 """The composition root: Settings -> adapters -> services -> application. It knows all layers."""
 
 import asyncio
-import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -35,6 +34,7 @@ from registry.adapters.workers_ollama import OllamaWorker
 from registry.adapters.workers_openai import OpenAIWorker
 from registry.adapters.workers_remote import RemoteWorkers, Watch
 from registry.core.errors import RegistryError
+from registry.lifetime import lifetime
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Catalog
 from registry.ports.direct import Direct
@@ -42,7 +42,7 @@ from registry.ports.fleet import Enlisted
 from registry.ports.folder import ModelsFolder
 from registry.ports.tensors import TensorWorkshop
 from registry.server import collector
-from registry.server.run import STOPPING, run_server
+from registry.server.run import run_server
 from registry.services import Services
 from registry.services.access.accounts import Accounts
 from registry.services.access.audit import Audit
@@ -70,7 +70,6 @@ from registry.services.transfers.pull import Pull
 from registry.services.transfers.push import Push
 from registry.services.upkeep.adoption import Adoption
 from registry.services.upkeep.chores import Chores
-from registry.services.upkeep.daily import Daily
 from registry.services.upkeep.upkeep import Upkeep
 from registry.services.uploading.direct import DirectUploads
 from registry.services.uploading.uploads import UploadLimits, Uploads
@@ -271,7 +270,7 @@ def application(services: Services) -> ASGIApp:
             HTTPException: http_error,
             Exception: errors.crash,
         },
-        lifespan=lambda app: _lifespan(services),
+        lifespan=lambda app: lifetime(services),
     )
     app.router.redirect_slashes = False
     app.state.services = services
@@ -297,56 +296,6 @@ def _proof(app: Starlette) -> Proof:
         return await auth.proves(Request({**scope, "app": app}))
 
     return proof
-
-
-@contextlib.asynccontextmanager
-async def _lifespan(services: Services) -> AsyncIterator[dict[str, object]]:
-    """Background duties while the server runs; the catalog is closed last."""
-    await services.housekeeping.recover()
-    work = (_duties(services), services.job_desk.watch())
-    duties = [asyncio.create_task(duty) for duty in work]
-    services.muster.start()
-    services.replicas.start()
-    try:
-        yield {STOPPING: services.links.leave}
-    finally:
-        for duty in duties:
-            duty.cancel()
-        await asyncio.wait(duties)
-        await services.sharing.close()
-        if services.direct is not None:
-            await services.direct.close()
-        await services.uploads.close()
-        with contextlib.suppress(RegistryError):
-            await services.housekeeping.purge()
-        await services.housekeeping.finish()
-        await services.replicas.close()
-        await services.muster.close()
-        await services.router.close()
-        for worker in services.router.workers():
-            await worker.close()
-        await services.courier.close()
-        await services.upstreams.close()
-        await services.ledger.close()
-        await services.accounts.close()
-        await services.audit.close()
-        await services.catalog.close()
-
-
-async def _duties(services: Services) -> None:
-    """First the list of models: with 100,000 it takes 0.6 to 0.95 s, more beside the sweeps."""
-    with contextlib.suppress(RegistryError):  # whoever asks for it will be told
-        if not await services.listing.written():
-            await services.listing.body()
-    own = [services.uploads.sweep, services.accounts.sweep, services.audit.trim]
-    sweepers = [*own, services.job_desk.trim]
-    upkeep = services.upkeep
-    daily = Daily(
-        services.sharing, {"retention": upkeep.retention.run, "look": services.adoption.run}
-    )
-    await services.housekeeping.run(
-        [*sweepers, upkeep.history.sweep], daily=[daily.run, services.ledger.trim]
-    )
 
 
 def prepare(settings: Settings) -> None:

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent / "registry"
-OUTER = {"app", "logs"}
 MAY_IMPORT = {
     "core": {"core"},
     "ports": {"core", "ports"},
@@ -17,6 +16,7 @@ MAY_IMPORT = {
     "tensors": {"core", "tensors"},
     "workers": {"core", "ports", "adapters", "settings", "workers"},
     "logs": {"server"},
+    "lifetime": {"core", "services", "server"},
     "app": {
         "core",
         "ports",
@@ -26,6 +26,7 @@ MAY_IMPORT = {
         "server",
         "settings",
         "logs",
+        "lifetime",
         "workers",
     },
     "cli": {"core", "ports", "adapters", "services", "cli", "settings", "app", "logs", "workers"},
