@@ -115,6 +115,8 @@ class DatabaseRows:
                     raise OperationFailed(f"the backup has a table {name!r} that is none of ours")
                 self._fill(connection, tables[name], group)
             migrate.bring(connection, "head")
+            if self._is_postgres:  # until it looks by itself it takes the tables for small
+                connection.exec_driver_sql("ANALYZE")
 
     def _refuse_users(self) -> None:
         """Make sure that no server uses the database.

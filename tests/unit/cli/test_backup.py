@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from registry.adapters.backup_folder import BackupFolder
@@ -179,6 +180,20 @@ def test_a_database_in_use_is_left_alone(places: tuple[Place, Place], saved: Pat
     assert refused.exit_code == 1
     assert "stop the server" in refused.stderr
     assert new.accounts() == ["carol"]
+
+
+@pytest.mark.parametrize("places", [("sqlite", "postgres")], indirect=True, ids="-".join)
+def test_postgres_knows_the_size_of_what_was_restored(
+    places: tuple[Place, Place], saved: Path
+) -> None:
+    new = places[1]
+    assert new.run(f"restore {saved}").exit_code == 0
+    with psycopg.connect(new.url, autocommit=True) as connection:
+        sizes = connection.execute(
+            "SELECT reltuples FROM pg_class WHERE relname IN ('tag', 'blob') AND relkind = 'r'"
+        ).fetchall()
+    assert len(sizes) == 2
+    assert all(size >= 2 for (size,) in sizes)
 
 
 def _cut(saved: Path) -> None:
