@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import httpx2
@@ -134,26 +135,36 @@ def test_the_python_client_gets_the_errors_it_knows(client: Client) -> None:
         client.copy("py/none", "py/other")
 
 
+@cache
+def _lack_of_javascript() -> str:
+    """Install the JavaScript client, once a run; why it is not here, or nothing."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None:
+        return "no node here: the JavaScript client is not tried"
+    modules = MODULES / "node_modules"
+    if (modules / "ollama").is_dir():
+        return ""
+    if npm is None:
+        return f"no npm here, and no package ollama in {modules}"
+    MODULES.mkdir(parents=True, exist_ok=True)
+    shutil.copy(SCRIPT.parent / "package.json", MODULES)
+    command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(MODULES)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    except subprocess.TimeoutExpired:  # it tries for minutes where it reaches nothing
+        return "npm could not install the package ollama: no answer in 90 s"
+    if done.returncode:
+        return f"npm could not install the package ollama: {done.stderr[-300:]}"
+    return ""
+
+
 @pytest.fixture(scope="module")
 def node_modules() -> Path:
     """Where the JavaScript client is installed; skips if it cannot be."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None:
-        pytest.skip("no node here: the JavaScript client is not tried")
-    modules = MODULES / "node_modules"
-    if not (modules / "ollama").is_dir():
-        if npm is None:
-            pytest.skip(f"no npm here, and no package ollama in {modules}")
-        MODULES.mkdir(parents=True, exist_ok=True)
-        shutil.copy(SCRIPT.parent / "package.json", MODULES)
-        command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(MODULES)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=90)
-        except subprocess.TimeoutExpired:  # it tries for minutes where it reaches nothing
-            pytest.skip("npm could not install the package ollama: no answer in 90 s")
-        if done.returncode:
-            pytest.skip(f"npm could not install the package ollama: {done.stderr[-300:]}")
-    return modules
+    lack = _lack_of_javascript()
+    if lack:
+        pytest.skip(lack)
+    return MODULES / "node_modules"
 
 
 def test_the_javascript_client_does_every_management_call(
