@@ -65,6 +65,7 @@ def check_logs(servers: list[Server]) -> None:
         assert not strange, "\n".join(lines[strange[0] - 1 : strange[0] + 60])
 
 
+@pytest.mark.folder("the next one is the same on an object store")
 def test_no_tag_ever_misses_a_byte_of_a_folder(tmp_path: Path) -> None:
     ports: dict[int, int] = {}
 

@@ -177,6 +177,7 @@ def test_a_pull_asked_of_two_servers_is_one_transfer(pair: tuple[Server, Server]
     assert len(jobs(pair[0], "done")) == 1
 
 
+@pytest.mark.folder("of a blob this small an object store has one part at the most")
 def test_a_server_takes_over_from_one_that_was_killed(pair: tuple[Server, Server]) -> None:
     with slow_registry(0.12) as registry:
         first = Puller(pair[0], registry.name("v1"))

@@ -2,9 +2,9 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from registry.core.digest import Digest
 from registry.core.errors import OperationFailed
@@ -123,6 +123,11 @@ class Errand:
     lost: bool = False  # to another process
     closed: bool = False  # its row too, and nobody of this process waits for it there
     _cancelled: bool = False
+
+    def begin(self, doing: Coroutine[Any, Any, str]) -> None:
+        """Let it be done. Nobody may be left to hear how it ends: the row tells too."""
+        self.task = asyncio.create_task(doing)
+        self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     def outcome(self) -> str | None:
         """The result; None if another process does it now."""

@@ -213,7 +213,7 @@ class Sharing:
             before.cancel()  # its own job is over
         errand = Errand(Effort(job.id, self.process, self.clock, note=job.note), work)
         self._errands[job.key] = errand
-        errand.task = asyncio.create_task(self._run(errand, before))
+        errand.begin(self._run(errand, before))
 
     async def _run(self, errand: Errand, before: Errand | None) -> str:
         if before is not None:  # stopped, and putting away what it has
