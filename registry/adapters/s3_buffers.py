@@ -16,7 +16,7 @@ from registry.core.multipart import FIRST_PART, Coverage, Part
 
 SMALL = 256 << 10
 _SMALL_BYTES = 32 << 20
-_LARGE_BYTES = 160 << 20
+_LARGE_BYTES = 128 << 20
 _KEPT = 4  # freed buffers kept for the next part: fresh memory is cleared page by page
 _LOOK_S = 0.25
 _IDLE_S = 1.0
