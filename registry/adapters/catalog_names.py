@@ -255,16 +255,12 @@ class NameWriter(NameReader):
         if known is None:
             self._use_spelling(model, now)
         self._record(tag, (old, str(digest)), now, who)
-        changes: list[tuple[ModelName | RecordName, str | None]] = []
-        if model.is_valid:  # the models folder holds no others
-            changes.append((model, str(digest) if is_model else None))
         references: list[str] = []
         if not is_model or (known is not None and not was_model) or _is_sha512(old, str(digest)):
             references += tag.name, str(digest)
         if was_model and old != str(digest):
             references.append(old)  # this tag's file is another manifest's now
-        changes += [(RecordName(repository.name, reference), None) for reference in references]
-        self._change_files(changes)
+        self._change_files(tag, str(digest) if is_model else None, references)
         return tag
 
     def delete_tag(self, repository_id: int, name: str, who: str = "") -> Digest | None:
@@ -276,17 +272,17 @@ class NameWriter(NameReader):
         self._sql.run(_DELETE_TAG, repository=repository_id, key=name.lower())
         self._unuse_spelling(tag.model)
         self._record(tag, (str(tag.digest), None), self._clock(), who)
-        self._change_folder(tag.model, None)
+        references = [str(tag.digest)]
         if not is_model or tag.digest.algorithm != "sha256":
-            self._change_record(tag.repository.name, tag.name)
-        self._change_record(tag.repository.name, str(tag.digest))
+            references.insert(0, tag.name)
+        self._change_files(tag, None, references)
         return tag.digest
 
     def record(self, repository_id: int, reference: str) -> None:
         """See `UpkeepWriter`."""
         row = self._sql.one(_PATH, repository=repository_id)
         if row is not None:
-            self._change_record(RepositoryName(row[0]), reference)
+            self._note_changes([(RecordName(RepositoryName(row[0]), reference), None)])
 
     def record_all(self) -> None:
         """See `UpkeepWriter`."""
@@ -311,18 +307,16 @@ class NameWriter(NameReader):
             subject=who,
         )
 
-    def _change_folder(self, name: ModelName, digest: str | None) -> None:
-        """Note a change of the models folder, which holds models with valid names only."""
-        if name.is_valid:
-            self._change_file(name, digest)
+    def _change_files(self, tag: Tag, digest: str | None, references: Sequence[str]) -> None:
+        """Note what a tag's file is to hold, and records of its repository that may differ."""
+        changes: list[tuple[ModelName | RecordName, str | None]] = []
+        if tag.model.is_valid:  # the models folder holds no others
+            changes.append((tag.model, digest))
+        repository = tag.repository.name
+        changes += [(RecordName(repository, reference), None) for reference in references]
+        self._note_changes(changes)
 
-    def _change_record(self, repository: RepositoryName, reference: str) -> None:
-        self._change_file(RecordName(repository, reference), None)
-
-    def _change_file(self, name: ModelName | RecordName, digest: str | None) -> None:
-        self._change_files([(name, digest)])
-
-    def _change_files(self, changes: Sequence[tuple[ModelName | RecordName, str | None]]) -> None:
+    def _note_changes(self, changes: Sequence[tuple[ModelName | RecordName, str | None]]) -> None:
         names = [(name_parts(name), digest) for name, digest in changes]
         self._sql.many(_DROP_FOLDER_CHANGE, [parts for parts, _ in names])
         rows = [{**parts, "manifest_digest": digest} for parts, digest in names]
