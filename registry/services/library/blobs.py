@@ -7,10 +7,17 @@ Every "it is here" is also a promise that the blob stays for a while: see `stat`
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from registry.core.digest import EMPTY, Digest
-from registry.core.errors import BlobDamaged, BlobInUse, BlobUnknown, DigestMismatch
+from registry.core.errors import (
+    BlobDamaged,
+    BlobInUse,
+    BlobUnknown,
+    DigestMismatch,
+    RegistryError,
+)
 from registry.core.names import RepositoryName
 from registry.ports.blobs import Arrived, BlobStore, Body, Opened
 from registry.ports.catalog import Blob, Catalog, Reader, Transaction
@@ -268,3 +275,9 @@ def _held(tx: Reader, name: RepositoryName, digest: Digest) -> tuple[Blob, int] 
     until = tx.kept_until(repository.id, digest) if repository else None
     blob = tx.blob(digest) if until is not None else None
     return (blob, until) if blob is not None and until is not None else None
+
+
+async def let_go(catalog: Catalog, holder: str) -> None:
+    """Let go of all that a holder keeps; what cannot be let go of now runs out by itself."""
+    with suppress(RegistryError):
+        await catalog.write(lambda tx: tx.release(holder))

@@ -8,7 +8,7 @@ Source: spec ollama-api 10, 12.1; spec registry-protocol 1.3.
 """
 
 import secrets
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import partial
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from anyio import CancelScope
 
 from registry.core import gojson, media
 from registry.core.digest import Digest
-from registry.core.errors import ManifestInvalid, NameInvalid, RegistryError, UpstreamFailed
+from registry.core.errors import ManifestInvalid, NameInvalid, UpstreamFailed
 from registry.core.events import Done, Events, Status
 from registry.core.events import Transfer as Progress
 from registry.core.manifest import Descriptor, Manifest, is_excessive, parse
@@ -25,6 +25,7 @@ from registry.core.names import ModelName
 from registry.ports.blobs import BlobStore
 from registry.ports.upstream import RemoteManifest, Upstream, Upstreams
 from registry.services.access.rights import ANY, FREE, Permit, TagGuard
+from registry.services.library.blobs import let_go
 from registry.services.library.preparation import apart
 from registry.services.sharing.efforts import Asking
 from registry.services.sharing.sharing import Sharing
@@ -202,8 +203,7 @@ class Leases:
 
     async def release(self) -> None:
         """Let go of all; what cannot be let go of now runs out."""
-        with suppress(RegistryError):
-            await self._workshop.catalog.write(lambda tx: tx.release(self.holder))
+        await let_go(self._workshop.catalog, self.holder)
 
 
 class _Unprefixed(UpstreamFailed):

@@ -8,7 +8,6 @@ restore is also the way from one to another.
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -27,7 +26,7 @@ from registry.core.events import Done, Events, Status, Transfer
 from registry.ports.backups import BackupPlace, Rows
 from registry.ports.blobs import BlobStore
 from registry.ports.catalog import Blob
-from registry.services.library.blobs import Blobs
+from registry.services.library.blobs import Blobs, let_go
 from registry.services.library.strays import hash_blob
 from registry.services.upkeep.adoption import SINCE
 
@@ -72,8 +71,7 @@ class Backup:
             self._place.finish(self.summary)
         finally:
             with CancelScope(shield=True):
-                with suppress(RegistryError):  # the holds run out by themselves
-                    await self._catalog.write(lambda tx: tx.release(self._holder))
+                await let_go(self._catalog, self._holder)
         if faults:
             raise OperationFailed(
                 f"{len(faults)} of {summary.blobs} blobs could not be saved: {_some(faults)}"

@@ -6,7 +6,6 @@ Every byte is hashed on its way out. The same models make the same files, and th
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,13 +13,13 @@ from anyio import CancelScope, to_thread
 
 from registry.core import oci_layout
 from registry.core.digest import Digest
-from registry.core.errors import DigestMismatch, ManifestUnknown, ModelUnknown, RegistryError
+from registry.core.errors import DigestMismatch, ManifestUnknown, ModelUnknown
 from registry.core.events import Done, Events, Status, Transfer
 from registry.core.names import ModelName
 from registry.core.oci_layout import Entry
 from registry.ports.carriage import Target
 from registry.ports.catalog import Blob, Manifest, Reader, Tag, Transaction
-from registry.services.library.blobs import Blobs
+from registry.services.library.blobs import Blobs, let_go
 
 Format = Literal["oci", "ollama"]
 _HOLD_NS = 6 * 3_600 * 10**9
@@ -70,8 +69,7 @@ class Export:
             finished = True
         finally:
             with CancelScope(shield=True):
-                with suppress(RegistryError):  # the holds run out by themselves
-                    await self._catalog.write(lambda tx: tx.release(self._holder))
+                await let_go(self._catalog, self._holder)
                 if not finished:
                     await self._target.discard()
         yield Done()
