@@ -12,7 +12,7 @@ from registry.services.upkeep.daily import Daily
 
 @contextlib.asynccontextmanager
 async def lifetime(services: Services) -> AsyncIterator[dict[str, object]]:
-    """Background duties while the server runs; the catalog is closed last."""
+    """Background duties while the server runs."""
     await services.housekeeping.recover()
     work = (_duties(services), services.job_desk.watch())
     duties = [asyncio.create_task(duty) for duty in work]
@@ -24,24 +24,29 @@ async def lifetime(services: Services) -> AsyncIterator[dict[str, object]]:
         for duty in duties:
             duty.cancel()
         await asyncio.wait(duties)
-        await services.sharing.close()
-        if services.direct is not None:
-            await services.direct.close()
-        await services.uploads.close()
-        with contextlib.suppress(RegistryError):
-            await services.housekeeping.purge()
-        await services.housekeeping.finish()
-        await services.replicas.close()
-        await services.muster.close()
-        await services.router.close()
-        for worker in services.router.workers():
-            await worker.close()
-        await services.courier.close()
-        await services.upstreams.close()
-        await services.ledger.close()
-        await services.accounts.close()
-        await services.audit.close()
-        await services.catalog.close()
+        await close(services)
+
+
+async def close(services: Services) -> None:
+    """End what duties and requests left; the catalog is closed last."""
+    await services.sharing.close()
+    if services.direct is not None:
+        await services.direct.close()
+    await services.uploads.close()
+    with contextlib.suppress(RegistryError):
+        await services.housekeeping.purge()
+    await services.housekeeping.finish()
+    await services.replicas.close()
+    await services.muster.close()
+    await services.router.close()
+    for worker in services.router.workers():
+        await worker.close()
+    await services.courier.close()
+    await services.upstreams.close()
+    await services.ledger.close()
+    await services.accounts.close()
+    await services.audit.close()
+    await services.catalog.close()
 
 
 async def _duties(services: Services) -> None:

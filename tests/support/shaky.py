@@ -23,6 +23,7 @@ from registry.adapters.s3_direct import S3Direct
 from registry.adapters.tables import metadata
 from registry.app import application, build
 from registry.core.errors import RegistryError
+from registry.lifetime import close
 from registry.ports.folder import ModelsFolder
 from registry.services import Services
 from registry.services.library.strays import Strays
@@ -98,21 +99,7 @@ class Shaky:
 
     async def stop(self) -> None:
         """It ends, as a server does that is told to."""
-        services = self.services
-        await services.sharing.close()
-        if services.direct is not None:
-            await services.direct.close()
-        await services.uploads.close()
-        await services.housekeeping.finish()
-        await services.replicas.close()
-        await services.muster.close()
-        await services.router.close()
-        await services.courier.close()
-        await services.upstreams.close()
-        await services.ledger.close()
-        await services.accounts.close()
-        await services.audit.close()
-        await services.catalog.close()
+        await close(self.services)
         self.store.close()
 
     def caller(self) -> Caller:
